@@ -1,0 +1,18 @@
+"""geodl turns trained networks into maps."""
+
+from __future__ import annotations
+
+from geodl.base.registry import lazy_attributes
+
+_PUBLIC = {
+    "open_raster": "geodl.io.raster:open_raster",
+    "apply_model": "geodl.tools.apply_model:apply_model",
+    "connect": "geodl.runtime.connect:connect",
+}
+
+__all__ = sorted(_PUBLIC)
+__getattr__ = lazy_attributes(__name__, _PUBLIC)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

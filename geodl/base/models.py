@@ -1,0 +1,14 @@
+"""The public model classes by name; the one place where a class is found from a package's name."""
+
+from __future__ import annotations
+
+from geodl.base.registry import Registry
+
+MODELS = Registry(
+    "model",
+    {
+        "SingleShotDetector": "geodl.models.single_shot_detector:SingleShotDetector",
+        "UnetClassifier": "geodl.models.unet_classifier:UnetClassifier",
+    },
+    group="geodl.models",
+)

@@ -1,0 +1,171 @@
+"""What a trained model demands of its input and promises of its output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from geodl.base.errors import BundleError
+from geodl.core.classes import ClassTable
+
+TaskKind = Literal["objects", "pixels"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Label of pixels that take no part in loss or metrics: outside the image's mask, or of ignored
+# classes. PyTorch's own default.
+IGNORE_INDEX = -100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalization:
+    """Per band: ``((x - minimum) / (maximum - minimum) - scaled_mean) / scaled_std``.
+
+    Plain 8-bit RGB is minimum 0, maximum 255 and the ImageNet mean and deviation.
+    All tuples have one number per band of the network's input.
+    """
+
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+    scaled_mean: tuple[float, ...]
+    scaled_std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        lengths = {len(v) for v in (self.minimum, self.maximum, self.scaled_mean, self.scaled_std)}
+        if len(lengths) != 1:
+            raise BundleError(f"normalisation lists have different lengths: {sorted(lengths)}")
+        if any(high <= low for low, high in zip(self.minimum, self.maximum, strict=True)):
+            raise BundleError("normalisation: a band's maximum is not above its minimum")
+        if any(std <= 0 for std in self.scaled_std):
+            raise BundleError("normalisation: a band's standard deviation is not above 0")
+
+    @classmethod
+    def imagenet(cls) -> Normalization:
+        return cls(
+            minimum=(0.0,) * 3,
+            maximum=(255.0,) * 3,
+            scaled_mean=IMAGENET_MEAN,
+            scaled_std=IMAGENET_STD,
+        )
+
+    @property
+    def bands(self) -> int:
+        return len(self.minimum)
+
+    def scale_offset(self) -> tuple[np.ndarray, np.ndarray]:
+        """float32 (C, 1, 1) each, so that the normalised value is ``x * scale + offset``."""
+        low, high = np.asarray(self.minimum, np.float64), np.asarray(self.maximum, np.float64)
+        mean, std = np.asarray(self.scaled_mean), np.asarray(self.scaled_std)
+        scale = 1.0 / ((high - low) * std)
+        offset = -(low / (high - low) + mean) / std
+        shape = (-1, 1, 1)
+        return (
+            scale.reshape(shape).astype(np.float32),
+            offset.reshape(shape).astype(np.float32),
+        )
+
+    def apply(self, data: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """Normalise pixels.
+
+        Parameters
+        ----------
+        data
+            (C, H, W), any numeric dtype.
+        mask
+            bool (H, W), True where there is data. Elsewhere the raw value 0 is taken, as in
+            training; NaN counts as 0 too.
+
+        Returns
+        -------
+        float32 (C, H, W)
+        """
+        scale, offset = self.scale_offset()
+        values = data.astype(np.float32)
+        if mask is not None and not mask.all():
+            values *= mask
+        if not np.issubdtype(data.dtype, np.integer):
+            np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        values *= scale
+        values += offset
+        return values
+
+    def invert(self, data: np.ndarray) -> np.ndarray:
+        """float32 (C, H, W) raw values of normalised ones."""
+        scale, offset = self.scale_offset()
+        return (data - offset) / scale
+
+    def to_json(self) -> dict[str, list[float]]:
+        return {
+            "minimum": list(self.minimum),
+            "maximum": list(self.maximum),
+            "scaled_mean": list(self.scaled_mean),
+            "scaled_std": list(self.scaled_std),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, list[float]]) -> Normalization:
+        return cls(**{key: tuple(map(float, numbers)) for key, numbers in value.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelContract:
+    """The part of a model package that inference needs, without the network.
+
+    Parameters
+    ----------
+    model_name
+        Class name in ``geodl.learn``.
+    kind
+        What the network's outputs are: ``objects`` (boxes) or ``pixels`` (class scores).
+    classes
+        In network order; output 0 is background.
+    extract_bands
+        0-based bands of the source that the network takes, in its order.
+    source_bands
+        Bands that a source has at least; their names are in ``band_names`` (may be empty).
+    tile_px
+        Side of the square tile the model was trained on.
+    normalization
+        For the extracted bands.
+    cell_size
+        Least and largest cell size of the training data in units of its CRS, or None.
+    image_space
+        ``MAP_SPACE``, ``IMAGE_SPACE`` or ``PIXEL_SPACE``.
+    variable_tile
+        Whether other tile sizes than ``tile_px`` may be run.
+    """
+
+    model_name: str
+    kind: TaskKind
+    classes: ClassTable
+    extract_bands: tuple[int, ...]
+    band_names: tuple[str, ...]
+    source_bands: int
+    tile_px: int
+    normalization: Normalization
+    dtype: str = "uint8"
+    cell_size: tuple[float, float] | None = None
+    image_space: str = "MAP_SPACE"
+    variable_tile: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.extract_bands) != self.normalization.bands:
+            raise BundleError(
+                f"the model takes {len(self.extract_bands)} bands but has statistics for "
+                f"{self.normalization.bands}"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """JSON for the manifest and for ``geodl model info``."""
+        return {
+            "model_name": self.model_name,
+            "kind": self.kind,
+            "classes": self.classes.to_json(),
+            "extract_bands": list(self.extract_bands),
+            "band_names": list(self.band_names),
+            "tile_px": self.tile_px,
+            "cell_size": list(self.cell_size) if self.cell_size else None,
+        }
