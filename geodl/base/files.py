@@ -25,7 +25,9 @@ def _check_tree(value: Any, depth: int) -> None:
         raise ValueError(f"nested deeper than {JSON_LIMIT_DEPTH} levels")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a number is not finite")
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    children = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    )
     for child in children:
         _check_tree(child, depth + 1)
 

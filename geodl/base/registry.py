@@ -64,7 +64,9 @@ def lazy_attributes(module: str, table: Mapping[str, str]) -> Any:
 
     def __getattr__(name: str) -> Any:
         if name not in table:
-            raise AttributeError(f"module {module!r} has no attribute {name!r}.{nearest(name, table)}")
+            raise AttributeError(
+                f"module {module!r} has no attribute {name!r}.{nearest(name, table)}"
+            )
         target, _, attribute = table[name].partition(":")
         return getattr(importlib.import_module(target), attribute)
 

@@ -114,9 +114,7 @@ class ClassTable:
                 continue
             name = str(entry.get("Name", entry.get("ClassName", number)))
             color = entry.get("Color") or ()
-            table.append(
-                ClassEntry(value=number, name=name, color=_color(color, len(table)))
-            )
+            table.append(ClassEntry(value=number, name=name, color=_color(color, len(table))))
         return cls(tuple(table))
 
 

@@ -31,9 +31,7 @@ class Detections:
 
     @classmethod
     def none(cls) -> Detections:
-        return cls(
-            np.zeros((0, 4), np.float64), np.zeros(0, np.float32), np.zeros(0, np.int64)
-        )
+        return cls(np.zeros((0, 4), np.float64), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Detections]) -> Detections:

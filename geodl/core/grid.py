@@ -60,7 +60,9 @@ class Window:
         )
 
     def shift(self, rows: int, cols: int) -> Window:
-        return Window(row=self.row + rows, col=self.col + cols, height=self.height, width=self.width)
+        return Window(
+            row=self.row + rows, col=self.col + cols, height=self.height, width=self.width
+        )
 
     def within(self, outer: Window) -> tuple[slice, slice]:
         """Row and column slices of this window in an array that holds ``outer``."""

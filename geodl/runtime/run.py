@@ -1,0 +1,341 @@
+"""Running the blocks of a plan: here, or on the workers of a Dask client. The same code in both."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from geodl.base.errors import BlockError, GeodlError, OutputError, RunCancelledError, SourceError
+from geodl.runtime.ledger import Ledger, record_block
+from geodl.runtime.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+# Transient read failures (a network share, an object store) are tried again after these waits.
+RETRY_WAITS_S = (0.5, 2.0)
+# Failing blocks do not stop the others, unless so many fail before the first one succeeds.
+_HOPELESS = 8
+_LOOKAHEAD_PER_THREAD = 3
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class Spec(Protocol):
+    """A unit of work: small, picklable, with a key that is unique in the run."""
+
+    @property
+    def key(self) -> tuple[int, ...]: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+class BlockTask(Protocol):
+    """What to do with a block, in three steps so that reading and writing overlap computing.
+
+    Picklable and small: it names sources and models, and holds neither pixels nor weights. Each
+    step may run twice for the same block; writing must give the same bytes again.
+    """
+
+    def read(self, spec: Any) -> Any:
+        """The block's input."""
+        ...
+
+    def compute(self, spec: Any, loaded: Any) -> Any:
+        """The block's result; called from one thread at a time."""
+        ...
+
+    def write(self, spec: Any, computed: Any) -> tuple[dict[str, Any], bytes]:
+        """Write it; return a small JSON report and a payload for the ledger (or ``b""``)."""
+        ...
+
+
+@dataclass
+class RunSummary:
+    """What a run did: counts of blocks, seconds by stage, and the failures by block name."""
+
+    total: int
+    done: int = 0
+    resumed: int = 0
+    skipped: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    wall_s: float = 0.0
+
+    def count(self, report: dict[str, Any]) -> None:
+        self.done += 1
+        self.skipped += bool(report.get("skipped"))
+        for stage, value in report.get("seconds", {}).items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + value
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "total": self.total,
+            "done": self.done,
+            "failed": len(self.failures),
+            "skipped": self.skipped,
+            "resumed": self.resumed,
+        }
+
+
+def run_blocks(
+    task: BlockTask,
+    specs: Iterable[Spec],
+    total: int,
+    *,
+    ledger: Ledger,
+    client: Any = None,
+    progress: bool = True,
+    name: str = "infer",
+    cancel: threading.Event | None = None,
+    watch: Callable[[int, int], None] | None = None,
+) -> RunSummary:
+    """Run all blocks that the ledger does not hold yet.
+
+    Parameters
+    ----------
+    specs, total
+        The blocks, as an iterable that is read as it is needed, and their number.
+    client
+        A ``distributed.Client``; None runs here, one block at a time, with the next one read and
+        the last one written beside the model.
+    name
+        Stage; tasks are named ``geodl_<name>_<run>`` on the Dask dashboard.
+    cancel
+        Set it to stop after the blocks in flight.
+    watch
+        Called with (done, total) after each block.
+
+    Raises
+    ------
+    BlockError
+        Blocks failed for good, or a worker was lost for good: they are named. The others are
+        finished and kept.
+    OutputError
+        The output cannot be written (disk full, no permission). Finished blocks are kept.
+    RunCancelledError
+        ``cancel`` was set.
+    """
+    summary = RunSummary(total, resumed=len(ledger.done))
+    for report in ledger.done.values():
+        summary.count(report)
+    bar = Progress(total, name, done=summary.done, show=progress)
+    if watch is not None:
+        bar.watch(watch)
+        watch(summary.done, total)
+    left = (spec for spec in specs if spec.key not in ledger.done)
+    started = time.monotonic()
+    stop = cancel or threading.Event()
+    outcomes = (
+        _run_here(task, left, ledger.folder, stop)
+        if client is None
+        else _run_on_client(task, left, ledger, client, name, stop)
+    )
+    try:
+        _gather(outcomes, summary, bar)
+    finally:
+        outcomes.close()
+        bar.close()
+        summary.wall_s = time.monotonic() - started
+    if stop.is_set():
+        raise RunCancelledError(
+            f"stopped after {summary.done} of {total} blocks; the same call goes on from there"
+        )
+    if summary.failures:
+        raise BlockError(_describe_failures(summary))
+    return summary
+
+
+Outcome = tuple[Spec, "dict[str, Any] | None", "BaseException | None"]
+
+
+def _gather(outcomes: Iterator[Outcome], summary: RunSummary, bar: Progress) -> None:
+    computed = 0
+    for spec, report, error in outcomes:
+        if error is None and report is not None:
+            summary.count(report)
+            computed += 1
+            bar.advance()
+            continue
+        if (
+            isinstance(error, OSError)
+            and error.errno in _FULL
+            and not isinstance(error, SourceError)
+        ):
+            raise OutputError(
+                f"{spec.name}: the output cannot be written ({error}). {summary.done} of "
+                f"{summary.total} blocks are kept; free space or mend permissions, then repeat "
+                f"the call to go on."
+            ) from error
+        if not isinstance(error, Exception):
+            raise error if error is not None else BlockError(f"{spec.name} gave no report")
+        logger.error("%s failed: %s", spec.name, error)
+        summary.failures[spec.name] = f"{type(error).__name__}: {error}"
+        if computed == 0 and len(summary.failures) >= _HOPELESS:
+            raise BlockError(_describe_failures(summary)) from error
+        if len(summary.failures) == 1:
+            first = error
+            logger.info("going on with the other blocks", exc_info=first)
+
+
+def _describe_failures(summary: RunSummary) -> str:
+    shown = [f"{name}: {text}" for name, text in islice(summary.failures.items(), 3)]
+    more = len(summary.failures) - len(shown)
+    return (
+        f"{len(summary.failures)} of {summary.total} blocks failed, {summary.done} are finished and "
+        f"kept; mend the cause and repeat the call to go on. "
+        + "; ".join(shown)
+        + (f"; and {more} more" if more > 0 else "")
+    )
+
+
+def _read_with_retries(task: BlockTask, spec: Spec) -> tuple[Any, float]:
+    started = time.perf_counter()
+    for wait_s in (*RETRY_WAITS_S, None):
+        try:
+            return task.read(spec), time.perf_counter() - started
+        except FileNotFoundError:
+            raise
+        except SourceError as error:
+            if wait_s is None:
+                raise
+            logger.warning("%s: %s; trying again in %g s", spec.name, error, wait_s)
+            time.sleep(wait_s)
+    raise BlockError(f"{spec.name} was not read")
+
+
+def _finish(
+    task: BlockTask, spec: Spec, computed: Any, seconds: dict[str, float], folder: Path
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    report, payload = task.write(spec, computed)
+    seconds = {**seconds, **report.pop("seconds", {})}
+    seconds["write"] = time.perf_counter() - started
+    report["seconds"] = {stage: round(value, 6) for stage, value in seconds.items()}
+    record_block(folder, spec.key, report, payload)
+    return report
+
+
+def execute_block(task: BlockTask, spec: Spec, folder: str) -> dict[str, Any]:
+    """Run one block from reading to its line in the ledger; what a Dask worker calls."""
+    loaded, read_s = _read_with_retries(task, spec)
+    started = time.perf_counter()
+    computed = task.compute(spec, loaded)
+    seconds = {"read": read_s, "compute": time.perf_counter() - started}
+    return _finish(task, spec, computed, seconds, Path(folder))
+
+
+def _run_here(
+    task: BlockTask, specs: Iterator[Spec], folder: Path, stop: threading.Event
+) -> Iterator[Outcome]:
+    """Blocks one after another; the next is read and the last written while one computes."""
+    reader = ThreadPoolExecutor(1, thread_name_prefix="geodl-read")
+    writer = ThreadPoolExecutor(1, thread_name_prefix="geodl-write")
+    ahead: tuple[Spec, Future[Any]] | None = None
+    behind: tuple[Spec, Future[Any]] | None = None
+
+    def start_read() -> tuple[Spec, Future[Any]] | None:
+        spec = None if stop.is_set() else next(specs, None)
+        return None if spec is None else (spec, reader.submit(_read_with_retries, task, spec))
+
+    def settle(pending: tuple[Spec, Future[Any]]) -> Outcome:
+        spec, future = pending
+        error = future.exception()
+        return (spec, None, error) if error is not None else (spec, future.result(), None)
+
+    try:
+        ahead = start_read()
+        while ahead is not None:
+            spec, future = ahead
+            error = future.exception()
+            loaded = None if error is not None else future.result()
+            future = None  # type: ignore[assignment]  # lets go of the block's pixels
+            ahead = start_read()
+            if error is not None:
+                yield spec, None, error
+                continue
+            started = time.perf_counter()
+            try:
+                computed = task.compute(spec, loaded[0])
+            except Exception as problem:  # noqa: BLE001 - the block boundary: named and kept
+                yield spec, None, problem
+                continue
+            seconds = {"read": loaded[1], "compute": time.perf_counter() - started}
+            loaded = None
+            if behind is not None:
+                yield settle(behind)
+            behind = spec, writer.submit(_finish, task, spec, computed, seconds, folder)
+            computed = None
+        if behind is not None:
+            last, behind = behind, None
+            yield settle(last)
+    finally:
+        # Blocks that are computed already are worth their line in the ledger.
+        reader.shutdown(wait=True, cancel_futures=True)
+        writer.shutdown(wait=True)
+
+
+def _run_on_client(
+    task: BlockTask,
+    specs: Iterator[Spec],
+    ledger: Ledger,
+    client: Any,
+    name: str,
+    stop: threading.Event,
+) -> Iterator[Outcome]:
+    """Blocks on the workers, a bounded number at once."""
+    from distributed import as_completed
+
+    from geodl.runtime.connect import prepare_workers
+
+    threads = prepare_workers(client)
+    prefix = f"geodl_{name}_{ledger.fingerprint[:8]}"
+    pending: dict[Any, Spec] = {}
+    waiting = as_completed(with_results=False)
+    attempt = os.urandom(3).hex()
+
+    def submit(count: int) -> None:
+        for spec in islice(specs, 0 if stop.is_set() else count):
+            future = client.submit(
+                execute_block,
+                task,
+                spec,
+                str(ledger.folder),
+                key=(f"{prefix}-{attempt}", *spec.key),
+                retries=0,
+                pure=False,
+            )
+            pending[future] = spec
+            waiting.add(future)
+
+    try:
+        submit(max(1, threads) * _LOOKAHEAD_PER_THREAD)
+        while pending:
+            future = next(waiting)
+            spec = pending.pop(future)
+            submit(1)
+            if future.status == "finished":
+                yield spec, future.result(), None
+            else:
+                yield spec, None, _failure(future, spec)
+            future.release()
+    finally:
+        if pending:
+            client.cancel(list(pending))
+
+
+def _failure(future: Any, spec: Spec) -> BaseException:
+    if future.status == "cancelled":
+        return BlockError(f"{spec.name} was cancelled by the cluster")
+    error: BaseException = future.exception()
+    if isinstance(error, (GeodlError, OSError)):
+        return error
+    return BlockError(f"{spec.name}: {type(error).__name__}: {error}")

@@ -1,0 +1,44 @@
+"""What every Dask worker needs before its first block."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from distributed import WorkerPlugin
+
+from geodl.runtime.connect import available_cores
+
+
+class GeodlPlugin(WorkerPlugin):  # type: ignore[misc]
+    """Sets the number of torch threads, so that processes x threads equal the host's cores.
+
+    Nannies set OMP_NUM_THREADS to 1, which leaves cores idle where there are fewer workers than
+    cores.
+
+    Parameters
+    ----------
+    threads
+        The user's own ``OMP_NUM_THREADS``; None divides a host's cores among its workers.
+    threads_by_host
+        Dask threads on each host, over all its workers.
+    """
+
+    name = "geodl"
+
+    def __init__(self, threads: str | None, threads_by_host: dict[str, int]) -> None:
+        self.threads = threads
+        self.threads_by_host = threads_by_host
+
+    def setup(self, worker: Any) -> None:
+        if self.threads is not None and self.threads.isdigit() and int(self.threads) > 0:
+            count = int(self.threads)
+        else:
+            sharing = self.threads_by_host.get(worker.ip, worker.state.nthreads)
+            count = max(1, available_cores() // max(1, sharing))
+        # Read by torch when it is first imported; where it is there already, it is told.
+        os.environ["OMP_NUM_THREADS"] = str(count)
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            torch.set_num_threads(count)
