@@ -28,7 +28,7 @@ class RasterBlock:
 
 @runtime_checkable
 class RasterSource(Protocol):
-    """A raster on one grid that is read by window. Picklable; each process opens its own handles."""
+    """A raster on one grid, read by window. Picklable; each process opens its own handles."""
 
     name: str
     grid: GeoGrid

@@ -53,6 +53,6 @@ class Detections:
         return Detections(self.boxes + offset, self.scores, self.labels)
 
     def ordered(self) -> Detections:
-        """Best score first; ties by upper edge, left edge, class: the same for any arrival order."""
+        """Best score first; ties by upper edge, left edge, class: the same for any arrival."""
         keys = (self.boxes[:, 2], self.boxes[:, 3], self.labels, self.boxes[:, 0], self.boxes[:, 1])
         return self.take(np.lexsort((*keys, -self.scores.astype(np.float64))))

@@ -153,7 +153,7 @@ class TilePlan:
 
     @property
     def store_window(self) -> Window:
-        """``extent`` grown up and left to whole chunks of the lattice: what a region store holds."""
+        """``extent`` grown up and left to whole chunks: what a region store holds."""
         row = self.extent.row // self.chunk_px * self.chunk_px
         col = self.extent.col // self.chunk_px * self.chunk_px
         return Window(
@@ -197,6 +197,11 @@ class TilePlan:
             width=last.col_stop - first.col,
         )
         return BlockSpec(row=row, col=col, core=core, tiles=(i0, i1, j0, j1), read=read)
+
+    def block_window(self, spec: BlockSpec) -> Window:
+        """The block's whole square of the lattice; its core is what the extent leaves of it."""
+        size = self.block_px
+        return Window(row=spec.row * size, col=spec.col * size, height=size, width=size)
 
     def _tile_range(self, start: int, stop: int, size: int) -> tuple[int, int]:
         """Tiles along one axis that reach into ``[start, stop)``."""

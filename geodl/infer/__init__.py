@@ -1,0 +1,1 @@
+"""Running models over blocks: tiles in batches, merged into pixels or detections."""

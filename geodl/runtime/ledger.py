@@ -339,6 +339,6 @@ def _explain_mismatch(folder: Path, known: dict[str, Any], settings: dict[str, A
     changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
     return (
         f"{folder} holds an unfinished run that would give another result "
-        f"(it differs in: {', '.join(changed) or 'the code that wrote it'}). Repeat the former call "
-        f"to finish it, choose another output_name, or pass overwrite=True to start again."
+        f"(it differs in: {', '.join(changed) or 'the code that wrote it'}). Repeat the former "
+        f"call to finish it, choose another output_name, or pass overwrite=True to start again."
     )

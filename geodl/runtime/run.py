@@ -190,8 +190,8 @@ def _describe_failures(summary: RunSummary) -> str:
     shown = [f"{name}: {text}" for name, text in islice(summary.failures.items(), 3)]
     more = len(summary.failures) - len(shown)
     return (
-        f"{len(summary.failures)} of {summary.total} blocks failed, {summary.done} are finished and "
-        f"kept; mend the cause and repeat the call to go on. "
+        f"{len(summary.failures)} of {summary.total} blocks failed, {summary.done} are finished "
+        f"and kept; mend the cause and repeat the call to go on. "
         + "; ".join(shown)
         + (f"; and {more} more" if more > 0 else "")
     )

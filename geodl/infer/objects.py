@@ -1,0 +1,244 @@
+"""Detections, block by block."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from geodl.bundle import LoadedModel, ModelRef, load_model
+from geodl.core.blocks import RasterBlock, RasterSource
+from geodl.core.detections import Detections
+from geodl.core.grid import Window
+from geodl.core.plan import BlockSpec, TilePlan
+from geodl.infer.area import Area
+from geodl.infer.augment import symmetries, turn, turn_boxes_back
+from geodl.infer.tiles import TileRunner, clean_block, cut_tile
+from geodl.ops.nms import suppress
+
+# A box that comes so near to a tile's edge is taken for one that the edge cuts.
+_EDGE_PX = 2.0
+_COLUMNS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectOptions:
+    """How a detector is run; all of it changes the result.
+
+    Parameters
+    ----------
+    threshold
+        Least score, 0..1.
+    nms_overlap
+        Largest IoU of two boxes of one class that are both kept.
+    exclude_pad_detections
+        Drop boxes that a tile's edge cuts; the neighbour sees them whole.
+    augment, scales
+        Merge detections over the symmetries of the square, and over sizes of the tile.
+    """
+
+    threshold: float = 0.5
+    nms_overlap: float = 0.1
+    exclude_pad_detections: bool = True
+    augment: bool = False
+    scales: tuple[float, ...] = (1.0,)
+
+    def answer(self) -> dict[str, Any]:
+        return {
+            "threshold": self.threshold,
+            "nms_overlap": self.nms_overlap,
+            "exclude_pad_detections": self.exclude_pad_detections,
+            "augment": self.augment,
+            "scales": list(self.scales) if self.augment else [1.0],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Detections of a block, and boxes that a tile's edge cut.
+
+    Parameters
+    ----------
+    whole
+        Belong to the result.
+    cut
+        Left out, though their visible centre lies in the block: the neighbour may hold them whole.
+    """
+
+    whole: Detections
+    cut: Detections
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Found]) -> Found:
+        return cls(
+            Detections.concatenate([part.whole for part in parts]),
+            Detections.concatenate([part.cut for part in parts]),
+        )
+
+    def to_payload(self) -> bytes:
+        """float64 (N, 6) rows of x0, y0, x1, y1, score, label, little endian; cut ones have -label."""
+        both = Detections.concatenate([self.whole, self.cut])
+        rows = np.empty((len(both), _COLUMNS), "<f8")
+        rows[:, :4], rows[:, 4], rows[:, 5] = both.boxes, both.scores, both.labels
+        rows[len(self.whole) :, 5] *= -1
+        return rows.tobytes()
+
+    @classmethod
+    def from_payload(cls, payload: bytes) -> Found:
+        rows = np.frombuffer(payload, "<f8").reshape(-1, _COLUMNS)
+        both = Detections(
+            rows[:, :4].astype(np.float64),
+            rows[:, 4].astype(np.float32),
+            np.abs(rows[:, 5]).astype(np.int64),
+        )
+        return cls(both.take(rows[:, 5] > 0), both.take(rows[:, 5] < 0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectBlocks:
+    """Detections whose centre lies in a block's core, in pixels of the whole raster.
+
+    A BlockTask that keeps its result in the ledger: nothing else is written.
+    """
+
+    source: RasterSource
+    plan: TilePlan
+    model: ModelRef
+    options: ObjectOptions
+    batch: int
+    device: str
+    area: Area | None = None
+
+    def read(self, spec: BlockSpec) -> RasterBlock:
+        return clean_block(self.source.read(self.frame(spec)))
+
+    def frame(self, spec: BlockSpec) -> Window:
+        return spec.read.intersect(self.plan.grid.window)
+
+    def valid(self, spec: BlockSpec, block: RasterBlock) -> np.ndarray:
+        """bool (H, W) of the core: where the centre of a detection may lie."""
+        mask = block.mask[spec.core.within(self.frame(spec))]
+        return mask if self.area is None else mask & self.area.inside(self.plan.grid, spec.core)
+
+    def compute(self, spec: BlockSpec, block: RasterBlock) -> tuple[Found | None, float]:
+        """Detections, or None where nothing is valid, and the seconds the model took."""
+        valid = self.valid(spec, block)
+        if not valid.any():
+            return None, 0.0
+        model = load_model(self.model, self.device)
+        runner = TileRunner(
+            model.net, model.contract.normalization, batch=self.batch, device=self.device
+        )
+        started = time.perf_counter()
+        parts = [
+            self._owned(found, window, spec, valid)
+            for window, found in runner.run(self._tiles(spec, block, valid), self._call(model))
+        ]
+        return Found.concatenate(parts), time.perf_counter() - started
+
+    def write(
+        self, spec: BlockSpec, computed: tuple[Found | None, float]
+    ) -> tuple[dict[str, Any], bytes]:
+        found, model_s = computed
+        if found is None:
+            return {"skipped": True}, b""
+        return {"found": len(found.whole), "seconds": {"model": model_s}}, found.to_payload()
+
+    def _tiles(
+        self, spec: BlockSpec, block: RasterBlock, valid: np.ndarray
+    ) -> Iterator[tuple[Window, np.ndarray]]:
+        frame = self.frame(spec)
+        i0, i1, j0, j1 = spec.tiles
+        for i in range(i0, i1):
+            for j in range(j0, j1):
+                owned = self.plan.tile_core(i, j).intersect(spec.core)
+                if valid[owned.within(spec.core)].any():
+                    window = self.plan.tile_window(i, j)
+                    yield window, cut_tile(block, frame, window)[0]
+
+    def _call(self, model: LoadedModel) -> Any:
+        options, task = self.options, model.task
+        keep = {"threshold": options.threshold, "nms_overlap": options.nms_overlap}
+        turns = symmetries(model.contract.image_space)
+
+        def call(net: nn.Module, x: Tensor) -> list[Detections]:
+            if not options.augment:
+                return list(task.detect(net, x, **keep))
+            height, width = x.shape[-2:]
+            seen: list[list[Detections]] = [[] for _ in range(len(x))]
+            for scale in options.scales:
+                scaled = x if scale == 1.0 else _resized(x, scale)
+                for symmetry in turns:
+                    turned = turn(scaled, symmetry).contiguous(memory_format=torch.channels_last)
+                    for k, found in enumerate(task.detect(net, turned, **keep)):
+                        boxes = turn_boxes_back(found.boxes, symmetry, *scaled.shape[-2:])
+                        boxes = boxes * np.array(
+                            [width / scaled.shape[-1], height / scaled.shape[-2]] * 2
+                        )
+                        seen[k].append(Detections(boxes, found.scores, found.labels))
+            return [self._merged(parts) for parts in seen]
+
+        return call
+
+    def _merged(self, parts: list[Detections]) -> Detections:
+        found = Detections.concatenate(parts)
+        return found.take(
+            suppress(found.boxes, found.scores, found.labels, self.options.nms_overlap)
+        )
+
+    def _owned(
+        self, found: Detections, window: Window, spec: BlockSpec, valid: np.ndarray
+    ) -> Found:
+        """What one tile found that belongs to it, in pixels of the raster."""
+        found = found.shift(window.row, window.col)
+        raster = self.plan.grid.window
+        cut = _touches(found.boxes, window, raster)
+        limit = np.array([raster.width, raster.height] * 2, np.float64)
+        found = Detections(np.clip(found.boxes, 0, limit), found.scores, found.labels)
+        core = window.pad(-self.plan.padding_px).intersect(spec.core)
+        own = _centres_in(found.boxes, core)
+        own &= (found.boxes[:, 2] > found.boxes[:, 0]) & (found.boxes[:, 3] > found.boxes[:, 1])
+        found, cut = found.take(own), cut[own]
+        col, row = _centres(found.boxes)
+        alive = valid[row.astype(int) - spec.core.row, col.astype(int) - spec.core.col]
+        found, cut = found.take(alive), cut[alive]
+        if not self.options.exclude_pad_detections:
+            return Found(found, Detections.none())
+        return Found(found.take(~cut), found.take(cut))
+
+
+def _resized(x: Tensor, scale: float) -> Tensor:
+    size = [max(1, round(side * scale)) for side in x.shape[-2:]]
+    return interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
+
+
+def _centres(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+
+
+def _centres_in(boxes: np.ndarray, window: Window) -> np.ndarray:
+    """bool (N,): the centre lies in ``window``, its left and upper edges included."""
+    col, row = _centres(boxes)
+    inside: np.ndarray = (row >= window.row) & (row < window.row_stop)
+    return inside & (col >= window.col) & (col < window.col_stop)
+
+
+def _touches(boxes: np.ndarray, tile: Window, raster: Window) -> np.ndarray:
+    """bool (N,): an edge of the tile that is no edge of the raster cuts the box."""
+    x0, y0, x1, y1 = boxes.T
+    touched: np.ndarray = np.zeros(len(boxes), bool)
+    if tile.col > raster.col:
+        touched |= x0 <= tile.col + _EDGE_PX
+    if tile.row > raster.row:
+        touched |= y0 <= tile.row + _EDGE_PX
+    if tile.col_stop < raster.col_stop:
+        touched |= x1 >= tile.col_stop - _EDGE_PX
+    if tile.row_stop < raster.row_stop:
+        touched |= y1 >= tile.row_stop - _EDGE_PX
+    return touched

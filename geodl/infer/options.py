@@ -1,0 +1,248 @@
+"""``model_arguments`` and ``context`` as values that were checked, for both kinds of model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from geodl.base.errors import OptionError
+from geodl.base.options import as_bool, as_float, as_int, check_choice, check_known
+from geodl.core.contract import ModelContract, TaskKind
+from geodl.core.plan import Merge
+from geodl.infer.augment import Policy
+from geodl.infer.objects import ObjectOptions
+from geodl.infer.pixels import Output, PixelOptions
+
+_SHARED = ("padding", "batch_size", "tile_size", "test_time_augmentation")
+ARGUMENTS: dict[TaskKind, tuple[str, ...]] = {
+    "objects": (*_SHARED, "threshold", "nms_overlap", "exclude_pad_detections", "tta_scales"),
+    "pixels": (*_SHARED, "predict_background", "merge_policy", "overlap", "output"),
+}
+CONTEXT = (
+    "cellSize",
+    "extent",
+    "mask",
+    "outSR",
+    "snapRaster",
+    "processorType",
+    "parallelProcessingFactor",
+)
+_BATCH: dict[TaskKind, int] = {"objects": 64, "pixels": 4}
+# Larger batches gain nothing on a CPU and cost memory.
+_CPU_BATCH_MOST = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileOptions:
+    """How a model is run over a raster.
+
+    Parameters
+    ----------
+    tile_px, padding_px, merge
+        The tile grid.
+    batch
+        Tiles at once, at most; None takes the default of the kind and device.
+    run
+        What the kind of model reads.
+    """
+
+    tile_px: int
+    padding_px: int
+    merge: Merge
+    batch: int | None
+    run: PixelOptions | ObjectOptions
+
+    def batch_for(self, kind: TaskKind, device: str, tiles: int) -> int:
+        """Tiles at once on this device, no more than the run has."""
+        batch = self.batch or (
+            _BATCH[kind] if device != "cpu" else min(_BATCH[kind], _CPU_BATCH_MOST)
+        )
+        return max(1, min(batch, tiles))
+
+
+def tile_options(contract: ModelContract, given: Mapping[str, Any] | None) -> TileOptions:
+    """Read ``model_arguments``; values may be texts, as ArcGIS Pro passes them.
+
+    Raises
+    ------
+    UnknownOptionError, OptionError
+        Names the argument.
+    """
+    values = dict(given or {})
+    check_known(values, ARGUMENTS[contract.kind], "model_arguments")
+    tile = as_int(values.get("tile_size", contract.tile_px), "tile_size", minimum=1)
+    if tile != contract.tile_px and not contract.variable_tile:
+        raise OptionError(
+            f"tile_size={tile}: this {contract.model_name} runs tiles of {contract.tile_px} only"
+        )
+    padding = as_int(values.get("padding", tile // 4), "padding", minimum=0)
+    if 2 * padding >= tile:
+        raise OptionError(
+            f"padding={padding} leaves nothing of a tile of {tile} pixels; "
+            f"the most is {(tile - 1) // 2}"
+        )
+    batch = values.get("batch_size")
+    return TileOptions(
+        tile_px=tile,
+        padding_px=padding,
+        merge=check_choice(values.get("overlap", "crop"), get_args(Merge), "overlap"),
+        batch=None if batch is None else as_int(batch, "batch_size", minimum=1),
+        run=_objects(values) if contract.kind == "objects" else _pixels(contract, values),
+    )
+
+
+def _objects(values: dict[str, Any]) -> ObjectOptions:
+    scales = values.get("tta_scales", "1")
+    texts = scales.split(",") if isinstance(scales, str) else scales
+    if not isinstance(texts, (list, tuple)):
+        texts = [texts]
+    return ObjectOptions(
+        threshold=as_float(values.get("threshold", 0.5), "threshold", minimum=0, maximum=1),
+        nms_overlap=as_float(values.get("nms_overlap", 0.1), "nms_overlap", minimum=0, maximum=1),
+        exclude_pad_detections=as_bool(
+            values.get("exclude_pad_detections", True), "exclude_pad_detections"
+        ),
+        augment=as_bool(values.get("test_time_augmentation", False), "test_time_augmentation"),
+        scales=tuple(as_float(t, "tta_scales", minimum=0.1, maximum=10) for t in texts),
+    )
+
+
+def _pixels(contract: ModelContract, values: dict[str, Any]) -> PixelOptions:
+    # Training with one class is one against the rest; with several, people label all ground.
+    background = len(contract.classes) <= 1
+    return PixelOptions(
+        predict_background=as_bool(
+            values.get("predict_background", background), "predict_background"
+        ),
+        augment=as_bool(values.get("test_time_augmentation", False), "test_time_augmentation"),
+        policy=check_choice(values.get("merge_policy", "mean"), get_args(Policy), "merge_policy"),
+        output=check_choice(values.get("output", "classes"), get_args(Output), "output"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """What ``context`` may say, as values.
+
+    Parameters
+    ----------
+    cell_size
+        Of the run's grid, in units of its CRS; None keeps the raster's own.
+    extent, extent_crs
+        xmin, ymin, xmax, ymax and their CRS; None is the raster's.
+    out_crs
+        CRS of the run's grid and product.
+    snap
+        Raster whose grid is taken.
+    mask
+        Features that the run is kept to.
+    device
+        ``cpu``, ``cuda`` or None for what is there.
+    threads
+        Torch threads of this process, or None for torch's own choice.
+    """
+
+    cell_size: float | None = None
+    extent: tuple[float, float, float, float] | None = None
+    extent_crs: str | None = None
+    out_crs: str | None = None
+    snap: Any = None
+    mask: Any = None
+    device: str | None = None
+    threads: int | None = None
+
+
+def run_context(given: Mapping[str, Any] | None) -> RunContext:
+    """Read ``context``.
+
+    Raises
+    ------
+    UnknownOptionError, OptionError
+        Names the key.
+    """
+    values = dict(given or {})
+    check_known(values, CONTEXT, "context")
+    extent, extent_crs = read_extent(values.get("extent"))
+    cell = values.get("cellSize")
+    cell_size = None
+    if cell is not None:
+        cell = cell.get("x") if isinstance(cell, Mapping) else cell
+        cell_size = as_float(cell, "cellSize")
+        if cell_size <= 0:
+            raise OptionError(f"cellSize={cell_size:g} is not above 0")
+    processor = values.get("processorType")
+    device = None
+    if processor is not None:
+        choice = check_choice(str(processor).upper(), ("CPU", "GPU"), "processorType")
+        device = {"CPU": "cpu", "GPU": "cuda"}[choice]
+    return RunContext(
+        cell_size=cell_size,
+        extent=extent,
+        extent_crs=extent_crs,
+        out_crs=read_crs(values.get("outSR"), "outSR"),
+        snap=values.get("snapRaster"),
+        mask=values.get("mask"),
+        device=device,
+        threads=_threads(values.get("parallelProcessingFactor")),
+    )
+
+
+def read_extent(
+    value: Any,
+) -> tuple[tuple[float, float, float, float] | None, str | None]:
+    """``{"xmin", "ymin", "xmax", "ymax", "spatialReference": {"wkid"}}`` as bounds and CRS."""
+    if value is None:
+        return None, None
+    if not isinstance(value, Mapping):
+        raise OptionError(
+            'extent is {"xmin", "ymin", "xmax", "ymax", "spatialReference": {"wkid"}}, '
+            f"not {value!r}"
+        )
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    check_known(value, (*sides, "spatialReference"), "extent")
+    missing = [side for side in sides if side not in value]
+    if missing:
+        raise OptionError(f"extent lacks {', '.join(missing)}")
+    xmin, ymin, xmax, ymax = (as_float(value[side], f"extent {side}") for side in sides)
+    if xmin >= xmax or ymin >= ymax:
+        raise OptionError(f"extent is empty: x {xmin:g}..{xmax:g}, y {ymin:g}..{ymax:g}")
+    reference = value.get("spatialReference")
+    return (xmin, ymin, xmax, ymax), read_crs(reference, "extent spatialReference")
+
+
+def read_crs(value: Any, name: str) -> str | None:
+    """WKT of a CRS given as ``{"wkid": n}``, ``{"wkt": ...}`` or anything that pyproj reads."""
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        check_known(value, ("wkid", "latestWkid", "wkt"), name)
+        value = value.get("latestWkid") or value.get("wkid") or value.get("wkt")
+    try:
+        return str(CRS.from_user_input(value).to_wkt())
+    except CRSError:
+        pass
+    try:
+        return str(CRS.from_authority("ESRI", value).to_wkt())
+    except CRSError as error:
+        raise OptionError(
+            f'{name}={value!r} is no CRS; give {{"wkid": 32633}}, an EPSG number or WKT'
+        ) from error
+
+
+def _threads(value: Any) -> int | None:
+    """Threads of ``"80%"``, ``0.8``-like shares given in per cent, or a number of processes."""
+    if value is None:
+        return None
+    text = str(value).strip()
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    if text.endswith("%"):
+        share = as_float(text[:-1], "parallelProcessingFactor", minimum=0, maximum=100)
+        return max(1, round(cores * share / 100))
+    return as_int(value, "parallelProcessingFactor", minimum=1)
