@@ -37,6 +37,11 @@ class Registry(Mapping[str, Any]):
             self._foreign = {p.name: p.value for p in points}
         return {**self._foreign, **self._own}
 
+    def register(self, name: str, target: str) -> None:
+        """Add a row for this process; installed packages use the entry-point group instead."""
+        self._own[name] = target
+        self._loaded.pop(name, None)
+
     def __getitem__(self, name: str) -> Any:
         if name not in self._loaded:
             table = self._table()

@@ -82,7 +82,7 @@ class Found:
         )
 
     def to_payload(self) -> bytes:
-        """float64 (N, 6) rows of x0, y0, x1, y1, score, label, little endian; cut ones have -label."""
+        """float64 (N, 6) rows of x0, y0, x1, y1, score, label; cut ones have -label."""
         both = Detections.concatenate([self.whole, self.cut])
         rows = np.empty((len(both), _COLUMNS), "<f8")
         rows[:, :4], rows[:, 4], rows[:, 5] = both.boxes, both.scores, both.labels

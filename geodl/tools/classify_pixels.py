@@ -1,0 +1,146 @@
+"""Class rasters from a pixel model, wall to wall."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geodl.base.options import check_known
+from geodl.io.raster import open_raster
+from geodl.io.regions import RegionStore
+from geodl.io.writers import RASTER_SUFFIXES, write_raster
+from geodl.runtime.ledger import Ledger
+from geodl.tools.inference import Job, ToolCall
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def classify_pixels(
+    input_raster: Any,
+    model: Any,
+    model_arguments: Mapping[str, Any] | None = None,
+    output_name: str | os.PathLike[str] | None = None,
+    context: Mapping[str, Any] | None = None,
+    process_all_raster_items: bool = False,
+    *,
+    gis: Any = None,
+    future: bool = False,
+    estimate: bool = False,
+    client: Any = None,
+    progress: bool = True,
+    overwrite: bool = False,
+    block_size: int | None = None,
+    **kwargs: Any,
+) -> xr.DataArray:
+    """Classify every pixel of a raster.
+
+    Parameters
+    ----------
+    input_raster
+        Whatever :func:`geodl.open_raster` takes.
+    model
+        A trained object, a ``.emd`` or ``.dlpk`` file, or the folder that ``save`` returned.
+    model_arguments
+        ``padding`` (a quarter of the tile), ``batch_size`` (4), ``tile_size``,
+        ``predict_background``, ``test_time_augmentation`` (False) with ``merge_policy`` (``mean``,
+        ``max``, ``min``), ``overlap`` (``crop`` or ``blend``: a Hann-weighted mean of overlapping
+        tiles), ``output`` (``classes`` or ``scores``).
+    output_name
+        ``.tif`` (COG) or ``.zarr``; None names it after the raster and the run.
+    context
+        ``cellSize``, ``extent``, ``mask``, ``outSR``, ``snapRaster``, ``processorType``,
+        ``parallelProcessingFactor``.
+    process_all_raster_items
+        True classifies each raster of a list by itself and returns a list.
+    future, estimate
+        Return a future at once; or only the worker-hours expected.
+    client
+        A Dask client; None takes the active one, or this process.
+    block_size
+        Pixels; rounded up to whole tile strides. Does not change the result.
+
+    Returns
+    -------
+    Lazy DataArray (band, y, x) of class values, ``.attrs["path"]`` says where it is. Nodata is
+    255, 65535 or -2147483648, by the smallest dtype that holds the values.
+
+    Raises
+    ------
+    ModelDataError
+        The raster does not fit the model.
+    OutputExistsError
+        A finished product is there.
+    BlockError
+        Some blocks failed; the others are kept, the same call goes on.
+    """
+    check_known(kwargs, ("tiles_only",), "classify_pixels")
+    call = ToolCall(
+        tool="classify_pixels",
+        kind="pixels",
+        raster=input_raster,
+        model=model,
+        model_arguments=model_arguments,
+        context=context,
+        block_size=block_size,
+        output_name=output_name,
+        suffixes=RASTER_SUFFIXES,
+        gis=gis,
+        overwrite=overwrite,
+        separately=process_all_raster_items,
+        client=client,
+        progress=progress,
+        finalise=_finalise,
+        store=_store,
+    )
+    return call.run(future=future, estimate=estimate)
+
+
+def _bands(job: Job) -> tuple[int, np.dtype[Any], float, list[str]]:
+    """Number, dtype, nodata and names of the product's bands."""
+    classes = job.contract.classes
+    if job.options.run.output == "scores":
+        names = ["Background", *classes.names]
+        return len(names), np.dtype(np.float32), float("nan"), names
+    dtype, nodata = classes.raster_dtype()
+    return 1, dtype, nodata, ["Class"]
+
+
+def _store(job: Job, run_folder: Path) -> str:
+    """Make the region store of a new run, or find that of the run that is resumed."""
+    path = run_folder / "regions.zarr"
+    if path.exists():
+        return str(path)
+    window = job.plan.store_window
+    bands, dtype, nodata, _ = _bands(job)
+    RegionStore.create(
+        path,
+        shape=(bands, window.height, window.width),
+        chunk=job.plan.chunk_px,
+        dtype=dtype,
+        fill=nodata,
+        grid=job.plan.grid.crop(window),
+    )
+    return str(path)
+
+
+def _finalise(job: Job, ledger: Ledger, path: Path) -> xr.DataArray:
+    """The product from the regions, cropped to the extent."""
+    store = RegionStore.open(ledger.folder / "regions.zarr")
+    _, _, nodata, names = _bands(job)
+    frame, extent = job.plan.store_window, job.plan.extent
+    write_raster(
+        store,
+        path,
+        window=extent.shift(-frame.row, -frame.col),
+        nodata=nodata,
+        band_names=names,
+        classes=None if job.options.run.output == "scores" else job.contract.classes,
+    )
+    result = open_raster(path)
+    result.attrs["path"] = str(path)
+    return result

@@ -1,0 +1,224 @@
+"""Objects found by a detector, wall to wall, as features."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from geodl.base.errors import DataError, DataWarning, OptionError
+from geodl.base.options import as_float, check_known
+from geodl.core.detections import Detections
+from geodl.core.grid import GeoGrid
+from geodl.infer.objects import Found
+from geodl.io.writers import FEATURE_SUFFIXES, write_features
+from geodl.ops.nms import suppress
+from geodl.runtime.ledger import Ledger
+from geodl.tools.inference import Job, ToolCall
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
+Overlaps = Callable[["GeoDataFrame"], "GeoDataFrame"]
+
+
+def detect_objects(
+    input_raster: Any,
+    model: Any,
+    model_arguments: Mapping[str, Any] | None = None,
+    output_name: str | os.PathLike[str] | None = None,
+    run_nms: bool = False,
+    confidence_score_field: str | None = None,
+    class_value_field: str | None = None,
+    max_overlap_ratio: float = 0,
+    context: Mapping[str, Any] | None = None,
+    process_all_raster_items: bool = False,
+    *,
+    gis: Any = None,
+    future: bool = False,
+    estimate: bool = False,
+    client: Any = None,
+    progress: bool = True,
+    overwrite: bool = False,
+    block_size: int | None = None,
+    **kwargs: Any,
+) -> GeoDataFrame:
+    """Find objects in a raster.
+
+    Parameters
+    ----------
+    input_raster
+        Whatever :func:`geodl.open_raster` takes.
+    model
+        A trained object, a ``.emd`` or ``.dlpk`` file, or the folder that ``save`` returned.
+    model_arguments
+        ``padding`` (a quarter of the tile), ``batch_size`` (64), ``tile_size``, ``threshold`` (0.5),
+        ``nms_overlap`` (0.1), ``exclude_pad_detections`` (True), ``test_time_augmentation`` (False)
+        with ``tta_scales`` ("1").
+    output_name
+        ``.parquet``, ``.gpkg``, ``.fgb``, ``.geojson`` or ``.shp``; None names it after the raster
+        and the run.
+    run_nms, max_overlap_ratio, confidence_score_field, class_value_field
+        A pass of your own over the features: of two of one class whose IoU is above
+        ``max_overlap_ratio`` the less confident is dropped.
+    context
+        ``cellSize``, ``extent``, ``mask``, ``outSR``, ``snapRaster``, ``processorType``,
+        ``parallelProcessingFactor``.
+    process_all_raster_items
+        True searches each raster of a list by itself; the features are put together.
+    future, estimate
+        Return a future at once; or only the worker-hours expected.
+    client
+        A Dask client; None takes the active one, or this process.
+    block_size
+        Pixels; rounded up to whole tile strides. Does not change the result.
+
+    Returns
+    -------
+    GeoDataFrame with ``Class``, ``ClassValue``, ``Confidence`` (0..100) and polygons in the run's
+    CRS, best first; ``.attrs["path"]`` says where it is.
+
+    Raises
+    ------
+    ModelDataError
+        The raster does not fit the model.
+    OutputExistsError
+        A finished product is there.
+    BlockError
+        Some blocks failed; the others are kept, the same call goes on.
+    """
+    check_known(kwargs, (), "detect_objects")
+    overlaps = _overlaps(run_nms, confidence_score_field, class_value_field, max_overlap_ratio)
+    call = ToolCall(
+        tool="detect_objects",
+        kind="objects",
+        raster=input_raster,
+        model=model,
+        model_arguments=model_arguments,
+        context=context,
+        block_size=block_size,
+        output_name=output_name,
+        suffixes=FEATURE_SUFFIXES,
+        gis=gis,
+        overwrite=overwrite,
+        separately=process_all_raster_items,
+        client=client,
+        progress=progress,
+        finalise=partial(_finalise, overlaps=overlaps),
+        join=_together,
+    )
+    return call.run(future=future, estimate=estimate)
+
+
+def _overlaps(
+    run: bool, score_field: str | None, class_field: str | None, most: float
+) -> Overlaps | None:
+    """The user's own suppression, or None."""
+    if not run:
+        return None
+    most = as_float(most, "max_overlap_ratio", minimum=0, maximum=1)
+    columns = ("Class", "ClassValue", "Confidence")
+    for name, field in (("confidence_score_field", score_field), ("class_value_field", class_field)):
+        if field is not None and field not in columns:
+            raise OptionError(f"{name}={field!r} is no field; the features have {columns}")
+    return partial(
+        _drop_overlaps, score=score_field or "Confidence", label=class_field or "ClassValue", most=most
+    )
+
+
+def _drop_overlaps(features: GeoDataFrame, *, score: str, label: str, most: float) -> GeoDataFrame:
+    boxes = shapely.bounds(features.geometry.to_numpy())
+    if len(features) == 0:
+        return features
+    _, labels = np.unique(features[label].to_numpy(), return_inverse=True)
+    scores = features[score]
+    if scores.dtype == object or not np.issubdtype(scores.dtype, np.number):
+        raise OptionError(f"confidence_score_field={score!r} holds no numbers")
+    kept = suppress(boxes, scores.to_numpy(np.float64), labels, most)
+    return features.iloc[np.sort(kept)].reset_index(drop=True)
+
+
+def _finalise(
+    job: Job, ledger: Ledger, path: Path, *, overlaps: Overlaps | None
+) -> GeoDataFrame:
+    """All blocks' detections put together, duplicates of overlapping tiles dropped, and written."""
+    found = Found.concatenate([Found.from_payload(data) for _, data in ledger.payloads()])
+    every = found.whole.ordered()
+    kept = every.take(
+        suppress(every.boxes, every.scores, every.labels, job.options.run.nms_overlap)
+    )
+    _warn_of_cut(found.cut, kept, job)
+    features = to_features(kept, job)
+    if overlaps is not None:
+        features = overlaps(features)
+    write_features(features, path)
+    features.attrs["path"] = str(path)
+    return features
+
+
+def _warn_of_cut(cut: Detections, kept: Detections, job: Job) -> None:
+    """Count boxes cut by tile edges that no kept box explains: objects larger than a tile shows."""
+    if len(cut) == 0:
+        return
+    alone = np.ones(len(cut), bool)
+    if len(kept):
+        tree = shapely.STRtree(shapely.box(*kept.boxes.T))
+        alone[np.unique(tree.query(shapely.box(*cut.boxes.T))[0])] = False
+    if alone.any():
+        limit = job.plan.tile_px - job.plan.padding_px
+        warnings.warn(
+            f"{int(alone.sum())} detections were cut by the edges of their tiles and are left out: "
+            f"objects of more than about {limit} pixels do not fit a tile less its padding. Choose "
+            f'a larger tile_size or padding, or "exclude_pad_detections": False.',
+            DataWarning,
+            stacklevel=2,
+        )
+
+
+def to_features(found: Detections, job: Job) -> GeoDataFrame:
+    """Detections in pixels of the run's grid as features in its CRS."""
+    import geopandas
+
+    classes = job.contract.classes
+    names = np.array(["Background", *classes.names], dtype=object)
+    return geopandas.GeoDataFrame(
+        {
+            "Class": names[found.labels],
+            "ClassValue": classes.value_of_index()[found.labels],
+            "Confidence": found.scores.astype(np.float64) * 100,
+        },
+        geometry=_polygons(found.boxes, job.plan.grid),
+        crs=job.plan.grid.crs,
+    )
+
+
+def _polygons(boxes: np.ndarray, grid: GeoGrid) -> np.ndarray:
+    """Polygons (N,) in the CRS of boxes (N, 4) in pixels; ring order as the grid maps it."""
+    x0, y0, x1, y1 = boxes.T
+    cols = np.stack([x0, x0, x1, x1], axis=1)
+    rows = np.stack([y0, y1, y1, y0], axis=1)
+    a, b, c, d, e, f = grid.transform
+    corners = np.stack([a * cols + b * rows + c, d * cols + e * rows + f], axis=-1)
+    polygons: np.ndarray = shapely.polygons(corners)
+    return polygons
+
+
+def _together(parts: list[GeoDataFrame]) -> GeoDataFrame:
+    import geopandas
+    import pandas as pd
+
+    systems = {str(part.crs) for part in parts}
+    if len(systems) > 1:
+        raise DataError(
+            f"the rasters lie in different CRS ({', '.join(sorted(systems))}); the products are "
+            f'written. Give context={{"outSR": ...}} to have all in one.'
+        )
+    joined = geopandas.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=parts[0].crs)
+    joined.attrs["path"] = [part.attrs["path"] for part in parts]
+    return joined

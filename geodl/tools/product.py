@@ -1,0 +1,98 @@
+"""Where a tool's product goes, and what may stand there already."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geodl.base.errors import NotSupportedError, OptionError, OutputError, OutputExistsError
+from geodl.base.options import check_choice
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A path for the result of one run.
+
+    Parameters
+    ----------
+    path
+        The finished product. Beside it lie the manifest and, while it is unfinished, ``<path>.run``.
+    overwrite
+        Whether a finished product may be replaced.
+    """
+
+    path: Path
+    overwrite: bool
+
+    @property
+    def run_folder(self) -> Path:
+        return self.path.with_name(self.path.name + ".run")
+
+    @classmethod
+    def at(
+        cls,
+        output_name: str | os.PathLike[str] | None,
+        *,
+        suffixes: tuple[str, ...],
+        default_stem: str,
+        gis: Any,
+        overwrite: bool,
+    ) -> Product:
+        """Resolve ``output_name``.
+
+        Parameters
+        ----------
+        output_name
+            A path whose suffix picks the format, a bare name in the working folder, or None.
+        suffixes
+            The formats on offer; the first is the default.
+        default_stem
+            Name for None.
+
+        Raises
+        ------
+        OutputExistsError
+            A finished product is there and ``overwrite`` is False.
+        OutputError
+            Its folder is missing or cannot be written.
+        OptionError
+            A suffix that no writer of this tool has.
+        """
+        if gis is not None:
+            raise NotSupportedError(
+                f"gis={gis!r}: products go to paths; pass output_name as a path instead of gis="
+            )
+        path = Path(default_stem if output_name is None else os.path.expanduser(output_name))
+        if not str(path).strip() or path.name in ("", ".", ".."):
+            raise OptionError(f"output_name={output_name!r} names no file")
+        if not path.suffix or output_name is None:
+            path = path.with_name(path.name + suffixes[0])
+        check_choice(path.suffix.lower(), suffixes, f"output_name {path.name}: the suffix")
+        path = Path(os.path.abspath(path))
+        product = cls(path, overwrite)
+        product._check()
+        return product
+
+    def _check(self) -> None:
+        folder = self.path.parent
+        if not folder.is_dir():
+            raise OutputError(
+                f"The folder {folder} of output_name does not exist; make it first, or choose another."
+            )
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"The folder {folder} cannot be written; choose one that you may write to."
+            )
+        if self.path.exists() and not self.overwrite:
+            raise OutputExistsError(
+                f"{self.path} exists already; pass overwrite=True to replace it, or another "
+                f"output_name."
+            )
+
+    def clear(self) -> None:
+        """Remove the product that is about to be replaced."""
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
