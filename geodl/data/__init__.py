@@ -1,0 +1,28 @@
+"""From chip folders to batches: dataset types, splits, augmentation, normalisation, drawing.
+
+Importing this package loads no torch; the attributes below do, when they are first used.
+"""
+
+from __future__ import annotations
+
+from geodl.base.registry import Registry, lazy_attributes
+
+# Dataset type to its builder (`geodl.data.builder.ChipBuilder` or anything with the same two
+# members, ``keywords`` and ``build``). A further type is one module and one row here.
+DATASETS = Registry(
+    "dataset type",
+    {
+        "PASCAL_VOC_rectangles": "geodl.data.objects:PascalVocRectangles",
+        "Classified_Tiles": "geodl.data.pixels:ClassifiedTiles",
+    },
+    group="geodl.datasets",
+)
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "ChipData": "geodl.data.chips:ChipData",
+        "estimate_batch_size": "geodl.data.batch_size:estimate_batch_size",
+        "prepare_data": "geodl.data.prepare:prepare_data",
+    },
+)

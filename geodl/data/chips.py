@@ -1,0 +1,220 @@
+"""The data object that training and models read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from geodl.base.options import as_int
+from geodl.core.classes import ClassTable
+from geodl.core.contract import Normalization, TaskKind
+from geodl.data.dataset import ChipDataset, SeededSampler
+from geodl.data.figure import ShownFigure
+
+Collate = Callable[[list[dict[str, Any]]], Any]
+
+
+def collate_chips(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Join items to a batch: images stacked, masks stacked, boxes a list (their number differs).
+
+    Returns
+    -------
+    ``{"image": float32 (B, C, H, W), "target": int64 (B, H, W) or list, "name": list of str}``
+    """
+    targets = [item["target"] for item in items]
+    return {
+        "image": torch.stack([item["image"] for item in items]),
+        "target": torch.stack(targets) if isinstance(targets[0], torch.Tensor) else targets,
+        "name": [item["name"] for item in items],
+    }
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ChipData:
+    """Training and validation chips with all that a model must know of them.
+
+    Made by :func:`geodl.learn.prepare_data`.
+
+    Attributes
+    ----------
+    path
+        The export, or the first of several.
+    working_dir
+        Where models and caches go: ``models_dir`` is its ``models`` folder.
+    dataset_type
+        Metadata format of the export.
+    kind
+        What its labels are: ``objects`` (boxes) or ``pixels`` (classes).
+    class_table, classes
+        Classes in network order, and their names.
+    bands, band_names, dtype
+        Of the chips; names may be empty.
+    extract_bands
+        0-based bands that the network takes, in its order.
+    normalization
+        For these bands.
+    statistics_name
+        Where the normalisation comes from, for people.
+    chip_size
+        Side of the square items in pixels.
+    batch_size
+        Items in a training batch.
+    split
+        ``random`` or ``block``; printed with metrics.
+    image_space, cell_size
+        Of the export; least and largest cell size in units of its CRS, or None.
+    train_ds, valid_ds
+        Indexable data sets of items, see :class:`geodl.data.dataset.ChipDataset`.
+    """
+
+    path: Path
+    working_dir: Path
+    dataset_type: str
+    kind: TaskKind
+    class_table: ClassTable
+    bands: int
+    extract_bands: tuple[int, ...]
+    band_names: tuple[str, ...]
+    dtype: str
+    normalization: Normalization
+    statistics_name: str
+    chip_size: int
+    batch_size: int
+    seed: int
+    split: str
+    resize_to: tuple[int, int] | None
+    image_space: str
+    cell_size: tuple[float, float] | None
+    train_ds: ChipDataset
+    valid_ds: ChipDataset
+    count_classes: Callable[[], dict[int, int]] = field(repr=False)
+    collate_fn: Collate = collate_chips
+    num_workers: int = 0
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in network order, without background."""
+        return self.class_table.names
+
+    @cached_property
+    def class_counts(self) -> dict[int, int]:
+        """Class value to the number of its objects or pixels, training and validation together.
+
+        Raises
+        ------
+        FormatError
+            A label file that must be counted is broken; names the file.
+        """
+        return self.count_classes()
+
+    @property
+    def models_dir(self) -> Path:
+        """Where a model saved under a bare name goes."""
+        return self.working_dir / "models"
+
+    # -- batches ------------------------------------------------------------------------------
+
+    def train_loader(
+        self,
+        collate: Collate | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        batch_size: int | None = None,
+    ) -> DataLoader[Any]:
+        """Shuffled, augmented training batches.
+
+        Parameters
+        ----------
+        collate
+            Joins items; a ``collate_fn`` of the user's goes before it.
+        generator
+            Makes order and augmentation; seeded with ``seed`` when None. Its state between two
+            epochs is all that a resumed training needs.
+        batch_size
+            Instead of the data's own.
+
+        Returns
+        -------
+        The last batch may be short, but never has one item only (batch normalisation cannot
+        train on it), unless the set itself has one.
+        """
+        length = len(self.train_ds)
+        size = min(batch_size or self.batch_size, length)
+        generator = generator or torch.Generator().manual_seed(self.seed)
+        return self._loader(
+            self.train_ds,
+            collate,
+            size,
+            sampler=SeededSampler(length, generator),
+            drop_last=size > 1 and length % size == 1,
+        )
+
+    def valid_loader(
+        self, collate: Collate | None = None, *, batch_size: int | None = None
+    ) -> DataLoader[Any]:
+        """All validation batches in the chips' order, never augmented."""
+        size = min(batch_size or self.batch_size, len(self.valid_ds))
+        return self._loader(self.valid_ds, collate, size)
+
+    def _loader(
+        self, dataset: ChipDataset, collate: Collate | None, size: int, **options: Any
+    ) -> DataLoader[Any]:
+        own = None if self.collate_fn is collate_chips else self.collate_fn
+        return DataLoader(
+            dataset,
+            batch_size=size,
+            collate_fn=own or collate or collate_chips,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            # A generator of its own keeps the loader from drawing on torch's global one.
+            generator=torch.Generator().manual_seed(self.seed),
+            **options,
+        )
+
+    # -- for people ---------------------------------------------------------------------------
+
+    def show_batch(self, rows: int = 3, *, columns: int = 3) -> ShownFigure:
+        """Draw training chips with their labels, augmented as the network sees them.
+
+        Parameters
+        ----------
+        rows, columns
+            Of the picture.
+
+        Returns
+        -------
+        The matplotlib Figure; in a notebook it is also shown.
+
+        Raises
+        ------
+        OptionError
+            Rows or columns below 1.
+        """
+        from geodl.data.draw import draw_batch
+
+        return draw_batch(self, as_int(rows, "rows", minimum=1), columns)
+
+    def __repr__(self) -> str:
+        names = f" ({', '.join(self.band_names)})" if self.band_names else ""
+        unit = "objects" if self.kind == "objects" else "pixels"
+        lines = [
+            f"ChipData: {self.dataset_type} in {os.fspath(self.path)}",
+            f"  chips    {len(self.train_ds)} to train, {len(self.valid_ds)} to validate "
+            f"({self.split} split, seed {self.seed}); {self.chip_size} x {self.chip_size} px, "
+            f"batches of {self.batch_size}",
+            f"  bands    {self.bands} x {self.dtype}{names}, normalised by {self.statistics_name}",
+            f"  classes  {len(self.class_table)}, with their {unit} in both sets:",
+        ]
+        width = max((len(name) for name in self.classes), default=0)
+        for entry in self.class_table:
+            count = self.class_counts.get(entry.value, 0)
+            lines.append(f"    {entry.value:>5}  {entry.name:<{width}}  {count:>9}")
+        return "\n".join(lines)

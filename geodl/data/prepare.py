@@ -1,0 +1,124 @@
+"""`prepare_data`: from a folder of training data to a data object."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from geodl.base.errors import OptionError
+from geodl.base.options import as_int
+from geodl.data import DATASETS
+from geodl.data.chips import ChipData, collate_chips
+from geodl.data.keywords import check_keywords
+from geodl.data.request import DataRequest, as_class_mapping, as_paths, as_share, as_size
+from geodl.formats import open_export
+
+
+def prepare_data(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    class_mapping: Mapping[Any, str] | None = None,
+    chip_size: int = 224,
+    val_split_pct: float = 0.1,
+    batch_size: int | None = 64,
+    transforms: Any = None,
+    collate_fn: Callable[..., Any] = collate_chips,
+    seed: int = 42,
+    dataset_type: str | None = None,
+    resize_to: int | tuple[int, int] | None = None,
+    working_dir: str | os.PathLike[str] | None = None,
+    **kwargs: Any,
+) -> ChipData:
+    """Prepare exported training chips for training.
+
+    The export is only read; models and caches go to ``working_dir``.
+
+    Parameters
+    ----------
+    path
+        Folder of the export, or a list of such folders, which are merged: they must have one
+        format, band count, dtype and tile size; classes are united by value.
+    class_mapping
+        Class value to name, instead of the names in the export. Values may be text.
+    chip_size
+        Side of the square items in pixels; multiples of 32 suit all networks. Larger chips are
+        cropped, at random to train and in the middle to validate. The shorter side of smaller
+        chips takes its place. Without effect when ``transforms`` is False.
+    val_split_pct
+        Share of the chips that validate, 0..1; at least one chip does.
+    batch_size
+        Items in a training batch, 2 or more, at most the training set; None takes a size that
+        fits the device (see :func:`estimate_batch_size` for one measured on a model).
+    transforms
+        None or True: flips, right-angle turns (in map space), zoom, brightness and contrast.
+        False: none. A pair (training, validation) of transforms, lists of them or None, each
+        called with a dict of tv_tensors (``image`` float32 in 0..1 over the band's range,
+        ``valid``, and ``boxes`` with ``labels``, or ``classes``) and returning it, as those of
+        `torchvision.transforms.v2` do. Something that is no pair is for training.
+    collate_fn
+        Joins items to a batch; usually the default works.
+    seed
+        Makes the split, the batches and their augmentation repeatable.
+    dataset_type
+        Only for folders without the export's own metadata, which otherwise decides.
+    resize_to
+        Side, or (height, width), that chips are resized to before they are cropped; for
+        PASCAL_VOC_rectangles. Smaller than ``chip_size`` it takes its place.
+    working_dir
+        Folder of models and caches; the export's own path by default, where only a model that is
+        saved under a bare name is written, in ``models``.
+    **kwargs
+        ``split``: ``"random"`` (default) or ``"block"``: blocks of neighbouring chips validate,
+        and chips that overlap them are left out of training. ``stratify``: keep the shares of
+        classes in both sets (default False). ``num_workers``: loader processes (default 0).
+        ``norm_pct``: share of the chips that band statistics are computed from where the export
+        has none (default 0.3; all of fewer than 300 chips).
+
+    Returns
+    -------
+    ChipData
+        ``train_ds``, ``valid_ds``, ``classes``, ``show_batch(rows)`` and what models read.
+
+    Raises
+    ------
+    OptionError, UnknownOptionError
+        An argument outside its domain; a keyword that nothing reads, or that is for other data.
+    SourceNotFoundError, FormatError
+        A folder or file that is missing or broken; names it. Label files that are only read with
+        their item raise then.
+    DataError
+        Folders that do not fit together, values in ``class_mapping`` that no class has, or fewer
+        than two usable chips.
+    NotSupportedError
+        An unknown dataset type.
+    """
+    paths = as_paths(path)
+    name = _dataset_type(paths, dataset_type)
+    builder = DATASETS[name]
+    request = DataRequest(
+        paths=paths,
+        dataset_type=name,
+        class_mapping=as_class_mapping(class_mapping),
+        chip_size=as_int(chip_size, "chip_size", minimum=1),
+        val_split_pct=as_share(val_split_pct),
+        batch_size=None if batch_size is None else as_int(batch_size, "batch_size", minimum=2),
+        transforms=transforms,
+        collate_fn=_callable(collate_fn),
+        seed=as_int(seed, "seed"),
+        resize_to=as_size(resize_to),
+        working_dir=None if working_dir is None else Path(working_dir).expanduser(),
+        options=check_keywords(kwargs, builder.keywords, name),
+    )
+    return builder().build(request)
+
+
+def _callable(collate_fn: Any) -> Callable[..., Any]:
+    if not callable(collate_fn):
+        raise OptionError(f"collate_fn={collate_fn!r} cannot be called; it joins items to a batch.")
+    return collate_fn
+
+
+def _dataset_type(paths: tuple[Path, ...], dataset_type: str | None) -> str:
+    """The metadata format of the export itself; the argument where it states none."""
+    return open_export(paths[0], dataset_type).metadata_mode
