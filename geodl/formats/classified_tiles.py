@@ -1,0 +1,92 @@
+"""``Classified_Tiles``: one class raster per chip, pixel for pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from geodl.base.errors import FormatError
+from geodl.core.classes import ClassTable
+from geodl.formats.base import (
+    ChipContent,
+    ChipFolder,
+    ChipFormat,
+    ChipFrame,
+    ChipRef,
+    LabelKind,
+    MaskLabels,
+)
+from geodl.formats.images import encode, open_image, place
+
+
+class ClassifiedTiles(ChipFormat):
+    """Class values as a lossless TIFF; 0 is background and where labels have no data."""
+
+    name = "Classified_Tiles"
+    kind: ClassVar[LabelKind] = "pixels"
+    label_suffixes = (".tif", ".tiff", ".png", ".mrf")
+
+    def label_of(self, content: ChipContent) -> MaskLabels:
+        return MaskLabels(content.mask())
+
+    def is_labelled(self, label: MaskLabels) -> bool:
+        return bool(label.values.any())
+
+    def write_label(self, frame: ChipFrame, label: MaskLabels, classes: ClassTable) -> None:
+        dtype, _ = classes.raster_dtype()
+        content = encode(
+            label.values.astype(dtype)[None], "TIFF", frame.grid, compress="DEFLATE", predictor=1
+        )
+        place(frame.folder / self.label_paths(frame.stem)[0], content)
+
+    def read_label(self, ref: ChipRef, folder: ChipFolder) -> MaskLabels:
+        """Read the class value of each pixel; the label's own nodata value becomes 0.
+
+        Raises
+        ------
+        FormatError
+            Not one band of whole numbers, another size than the image, or a value that is no
+            class; names the file.
+        """
+        if not ref.labels:
+            return MaskLabels(np.zeros(folder.tile_size[::-1], np.int64))
+        path = ref.labels[0]
+        values = _read_mask(path)
+        width, height = _image_size(ref, folder)
+        if values.shape != (height, width):
+            raise FormatError(
+                f"{path} has {values.shape[1]} x {values.shape[0]} pixels and its image "
+                f"{ref.image.name} {width} x {height}; a label has the size of its image."
+            )
+        unknown = sorted(set(np.unique(values).tolist()) - {0, *folder.classes.values})
+        if unknown:
+            raise FormatError(
+                f"{path} holds the values {unknown[:5]}, which are no classes of the export "
+                f"(0, {', '.join(map(str, folder.classes.values))})."
+            )
+        return MaskLabels(values)
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    """int (H, W), nodata as 0."""
+    with open_image(path) as dataset:
+        dtype = np.dtype(dataset.dtypes[0])
+        if dataset.count != 1 or dtype.kind not in "iu":
+            raise FormatError(
+                f"{path} has {dataset.count} bands of {dtype}; a label is one band of "
+                "whole numbers."
+            )
+        values = dataset.read(1)
+        nodata = dataset.nodata
+    if nodata is not None and np.isfinite(nodata) and nodata != 0:
+        values = np.where(values == nodata, values.dtype.type(0), values)
+    return values
+
+
+def _image_size(ref: ChipRef, folder: ChipFolder) -> tuple[int, int]:
+    if folder.fixed_size:
+        return folder.tile_size
+    with open_image(ref.image) as dataset:
+        return dataset.width, dataset.height
