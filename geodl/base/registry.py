@@ -54,6 +54,12 @@ class Registry(Mapping[str, Any]):
             self._loaded[name] = getattr(importlib.import_module(module), attribute)
         return self._loaded[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        # Mapping.get waits for a KeyError, which an unknown name does not raise here.
+        if name not in self:
+            return default
+        return self[name]
+
     def __contains__(self, name: object) -> bool:
         return name in self._table()
 

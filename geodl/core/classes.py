@@ -112,7 +112,8 @@ class ClassTable:
                 raise DataError(f"class value {value!r} is not a whole number")
             if number == 0:
                 continue
-            name = str(entry.get("Name", entry.get("ClassName", number)))
+            name = entry.get("Name", entry.get("ClassName"))
+            name = str(number if name is None else name)
             color = entry.get("Color") or ()
             table.append(ClassEntry(value=number, name=name, color=_color(color, len(table))))
         return cls(tuple(table))

@@ -83,11 +83,15 @@ class Normalization:
         float32 (C, H, W)
         """
         scale, offset = self.scale_offset()
-        values = data.astype(np.float32)
+        if np.issubdtype(data.dtype, np.integer):
+            values = data.astype(np.float32)
+        else:
+            # A nodata value of -1.8e308 becomes infinite here, and then 0 like the rest.
+            with np.errstate(over="ignore"):
+                values = data.astype(np.float32)
+            np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         if mask is not None and not mask.all():
             values *= mask
-        if not np.issubdtype(data.dtype, np.integer):
-            np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         values *= scale
         values += offset
         return values
