@@ -1,0 +1,22 @@
+"""The documented API under one import: a table of names, each imported when it is first used."""
+
+from __future__ import annotations
+
+from geodl.base.registry import lazy_attributes
+
+_PUBLIC = {
+    "export_training_data": "geodl.tools.export_training_data:export_training_data",
+    "prepare_data": "geodl.data.prepare:prepare_data",
+    "estimate_batch_size": "geodl.data.batch_size:estimate_batch_size",
+    "SingleShotDetector": "geodl.models.single_shot_detector:SingleShotDetector",
+    "UnetClassifier": "geodl.models.unet_classifier:UnetClassifier",
+    "detect_objects": "geodl.tools.detect_objects:detect_objects",
+    "classify_pixels": "geodl.tools.classify_pixels:classify_pixels",
+}
+
+__all__ = sorted(_PUBLIC)
+__getattr__ = lazy_attributes(__name__, _PUBLIC)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])
