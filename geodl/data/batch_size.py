@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -156,7 +157,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 def _by_measuring(run: Callable[[int], None], net: nn.Module, train: bool) -> int:
     """On a CPU: bytes per sample from two batches, and what fits the free memory."""
     small, large = 2, 4
-    peaks = [peak_tensor_bytes(lambda size=size: run(size)) for size in (small, large)]
+    peaks = [peak_tensor_bytes(partial(run, size)) for size in (small, large)]
     each = max(1.0, (peaks[1] - peaks[0]) / (large - small))
     fixed = max(0.0, peaks[0] - each * small)
     if train:

@@ -27,7 +27,7 @@ from geodl.data.folders import (
     chip_bounds,
     count_by_class,
     label_counts,
-    labelled_chips,
+    source_chips,
     united_cell_size,
     united_classes,
     united_space,
@@ -107,7 +107,7 @@ class ChipBuilder(ABC):
         self._check(request)
         folders = [open_export(path, request.dataset_type) for path in request.paths]
         first = check_alike(folders)
-        chips = labelled_chips(folders)
+        chips = source_chips(folders)
         classes = united_classes(folders, request.class_mapping)
         store = self._store(chips, classes, request)
         normalization, statistics_name = self._normalization(folders, chips, store, request)

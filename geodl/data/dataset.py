@@ -72,7 +72,7 @@ class ChipDataset(Dataset[dict[str, Any]]):
         self.bands = tuple(bands)
         self.normalization = normalization
         self.augmentation = augmentation
-        scale, offset = normalization.scale_offset()
+        _, offset = normalization.scale_offset()
         # What raw 0 becomes: the value of pixels without data, in training and in inference.
         self._empty = torch.from_numpy(offset)
         self._mean = torch.tensor(normalization.scaled_mean).view(-1, 1, 1)
@@ -105,7 +105,7 @@ class ChipDataset(Dataset[dict[str, Any]]):
     # -- the window ---------------------------------------------------------------------------
 
     def _window(self, height: int, width: int) -> Window:
-        """The ground of the item; it leaves a chip that is smaller than the item, right and down."""
+        """The ground of the item; it leaves a smaller chip at the right and below."""
         side = self._side(min(height, width))
         row = self._start(height - side)
         col = self._start(width - side)

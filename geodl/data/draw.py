@@ -145,8 +145,9 @@ def draw_legend(figure: Any, classes: ClassTable) -> None:
         figure.legend(handles=patches, loc="outside right upper", fontsize=8)
 
 
-def _unit(color: tuple[int, int, int]) -> tuple[float, ...]:
-    return tuple(part / 255 for part in color)
+def _unit(color: tuple[int, int, int]) -> tuple[float, float, float]:
+    red, green, blue = color
+    return red / 255, green / 255, blue / 255
 
 
 def draw_item(axes: Any, item: Mapping[str, Any], data: ChipData) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 from rasterio.transform import array_bounds
 
 from geodl.base.errors import DataError, DataWarning
+from geodl.base.files import read_json
 from geodl.base.options import nearest
 from geodl.core.classes import ClassEntry, ClassTable
 from geodl.data.normalize import BandStatistics, merge_statistics
-from geodl.formats.base import ChipFolder, ChipRef
+from geodl.formats.base import ESRI_STATS, ChipFolder, ChipRef
 from geodl.formats.images import open_image
 
 
@@ -37,8 +38,12 @@ def check_alike(folders: Sequence[ChipFolder]) -> ChipFolder:
         Another format, band count, dtype or tile size; names both folders.
     """
     first = folders[0]
-    facts = {"metadata_mode": "format", "bands": "band count", "dtype": "dtype",
-             "tile_size": "tile size"}  # fmt: skip
+    facts = {
+        "metadata_mode": "format",
+        "bands": "band count",
+        "dtype": "dtype",
+        "tile_size": "tile size",
+    }
     for other in folders[1:]:
         for attribute, name in facts.items():
             ours, theirs = getattr(first, attribute), getattr(other, attribute)
@@ -50,8 +55,10 @@ def check_alike(folders: Sequence[ChipFolder]) -> ChipFolder:
     return first
 
 
-def labelled_chips(folders: Sequence[ChipFolder]) -> list[SourceChip]:
-    """The chips that have a label file, in the order of folder and name; warns of the others.
+def source_chips(folders: Sequence[ChipFolder]) -> list[SourceChip]:
+    """The labelled chips in the order of folder and name, whatever order the exports list them in.
+
+    Warns of chips without a label file, which are left out.
 
     Raises
     ------
@@ -61,7 +68,9 @@ def labelled_chips(folders: Sequence[ChipFolder]) -> list[SourceChip]:
     several = len(folders) > 1
     chips: list[SourceChip] = []
     for number, folder in enumerate(folders):
+        prefix = f"{number}/" if several else ""
         refs = sorted((ref for ref in folder.chips if ref.labels), key=lambda ref: ref.name)
+        chips += [SourceChip(prefix + ref.name, ref, folder) for ref in refs]
         missing = len(folder.chips) - len(refs)
         if missing:
             example = next(ref.name for ref in folder.chips if not ref.labels)
@@ -71,8 +80,6 @@ def labelled_chips(folders: Sequence[ChipFolder]) -> list[SourceChip]:
                 DataWarning,
                 stacklevel=4,
             )
-        prefix = f"{number}/" if several else ""
-        chips += [SourceChip(prefix + ref.name, ref, folder) for ref in refs]
     if not chips:
         raise DataError(f"No chip of {_paths(folders)} has a label file; export the labels too.")
     return chips
@@ -146,8 +153,7 @@ def united_statistics(folders: Sequence[ChipFolder]) -> BandStatistics | None:
 def count_by_class(chips: Sequence[SourceChip], folders: Sequence[ChipFolder]) -> dict[int, int]:
     """Objects or pixels per class value: as the exports counted them, else counted now.
 
-    An export's own counts hold for all its chips, so they are passed over where a chip has lost
-    its label file.
+    An export's own counts are passed over where it has lost or gained chips since.
 
     Raises
     ------
@@ -157,12 +163,20 @@ def count_by_class(chips: Sequence[SourceChip], folders: Sequence[ChipFolder]) -
     total: Counter[int] = Counter()
     for folder in folders:
         own = [chip for chip in chips if chip.folder is folder]
-        if folder.class_counts is not None and len(own) == len(folder.chips):
+        if folder.class_counts is not None and _counted_chips(folder) == len(own):
             total.update(folder.class_counts)
         else:
             for chip in own:
                 total.update(label_counts(chip))
     return dict(total)
+
+
+def _counted_chips(folder: ChipFolder) -> int | None:
+    """Number of chips that the export's counts are of."""
+    path = folder.path / ESRI_STATS
+    facts = read_json(path) if path.is_file() else {}
+    number = facts.get("NumTiles", facts.get("NumTilesAsDouble"))
+    return int(number) if isinstance(number, (int, float)) else None
 
 
 def label_counts(chip: SourceChip) -> dict[int, int]:

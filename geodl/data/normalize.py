@@ -1,4 +1,4 @@
-"""Which band statistics a data set is normalised by, and computing them where an export has none."""
+"""By which band statistics chips are normalised, and computing them where an export has none."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def compute_statistics(
 
 
 def sample_share(keys: Sequence[str], share: float, seed: int) -> list[int]:
-    """Positions of the chips that statistics are computed from: all, or a share drawn by ``seed``."""
+    """Positions of the chips to compute statistics from: all, or a share drawn by ``seed``."""
     if len(keys) < FEW_CHIPS or share >= 1:
         return list(range(len(keys)))
     count = max(FEW_CHIPS, round(len(keys) * share))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from geodl.core.classes import ClassTable
 from geodl.core.contract import TaskKind
 from geodl.data.builder import ChipBuilder
@@ -12,7 +14,7 @@ from geodl.data.targets import BoxTargets, TargetKind
 class PascalVocRectangles(ChipBuilder):
     """Chips whose XML labels hold the bounds and classes of objects."""
 
-    kind: TaskKind = "objects"
+    kind: ClassVar[TaskKind] = "objects"
     keywords = CHIP_KEYWORDS | {"stratify"}
     resizable = True
 

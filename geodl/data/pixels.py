@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from geodl.core.classes import ClassTable
 from geodl.core.contract import TaskKind
 from geodl.data.builder import ChipBuilder
@@ -12,7 +14,7 @@ from geodl.data.targets import MaskTargets, TargetKind
 class ClassifiedTiles(ChipBuilder):
     """Chips whose labels are rasters of class values."""
 
-    kind: TaskKind = "pixels"
+    kind: ClassVar[TaskKind] = "pixels"
     keywords = CHIP_KEYWORDS | {"stratify"}
 
     def target_kind(self, classes: ClassTable) -> TargetKind:

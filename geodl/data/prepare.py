@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from geodl.base.errors import OptionError
+from geodl.base.files import read_json
 from geodl.base.options import as_int
 from geodl.data import DATASETS
 from geodl.data.chips import ChipData, collate_chips
 from geodl.data.keywords import check_keywords
 from geodl.data.request import DataRequest, as_class_mapping, as_paths, as_share, as_size
 from geodl.formats import open_export
+from geodl.formats.base import ESRI_EMD, ESRI_STATS
 
 
 def prepare_data(
@@ -120,5 +122,11 @@ def _callable(collate_fn: Any) -> Callable[..., Any]:
 
 
 def _dataset_type(paths: tuple[Path, ...], dataset_type: str | None) -> str:
-    """The metadata format of the export itself; the argument where it states none."""
-    return open_export(paths[0], dataset_type).metadata_mode
+    """What an export itself states goes before the argument; one of them must say it."""
+    for name in (ESRI_STATS, ESRI_EMD):
+        file = paths[0] / name
+        facts = read_json(file) if file.is_file() else None
+        if isinstance(facts, dict) and isinstance(facts.get("MetaDataMode"), str):
+            return str(facts["MetaDataMode"])
+    # Opening explains what is missing, and where.
+    return dataset_type or open_export(paths[0]).metadata_mode

@@ -44,7 +44,9 @@ def as_paths(path: PathLike | Sequence[PathLike]) -> tuple[Path, ...]:
     OptionError
         Neither a path nor a list of paths, an empty list, or a folder given twice.
     """
-    several = list(path) if isinstance(path, (list, tuple)) else [path]
+    several: list[PathLike] = [path] if isinstance(path, (str, os.PathLike)) else []
+    if isinstance(path, (list, tuple)):
+        several = list(path)
     if not several or not all(isinstance(one, (str, os.PathLike)) for one in several):
         raise OptionError(f"path={path!r} is neither a folder nor a list of folders.")
     paths = tuple(Path(one).expanduser() for one in several)
