@@ -1,62 +1,38 @@
-"""The shared face of the models: what every model has, and what networks add."""
+"""What networks add to a model: building, training, freezing, drawing."""
 
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from geodl.base.errors import ModelDataError, NotSupportedError, OptionError
+from geodl.base.errors import ModelDataError
 from geodl.base.options import as_bool, as_int, check_choice, check_known
 from geodl.bundle.instantiate import NORM_KEY, apply_norm, instantiate
 from geodl.bundle.read import Bundle, read_bundle
 from geodl.bundle.weights import load_matching
 from geodl.core.classes import ClassTable
 from geodl.core.contract import ModelContract, TaskKind
-from geodl.models.contracts import check_data_fits, contract_of_data
-from geodl.tasks.base import Task
-from geodl.train.record import TrainingRecord, plot_losses
+from geodl.data.figure import show
+from geodl.models.contracts import check_data_fits, contract_of_data, data_for_contract
+from geodl.models.model import Model
+from geodl.models.packaged import Packaged
+from geodl.tasks.base import Meter, Task
+from geodl.train.record import TrainingRecord, draw_losses
+
+if TYPE_CHECKING:
+    from geodl.train.evaluate import Evaluation
 
 # Batch statistics of fewer samples are too noisy to train with.
 LEAST_BATCH_FOR_BATCH_NORM = 4
 
 
-class Model(ABC):
-    """What every model has, network or not."""
-
-    dataset_types: ClassVar[tuple[str, ...]]
-    """Chip formats the model trains on, by their documented names."""
-
-    @property
-    def supported_datasets(self) -> list[str]:
-        """Dataset types the model can train on."""
-        return list(self.dataset_types)
-
-    @property
-    @abstractmethod
-    def available_metrics(self) -> list[str]:
-        """Names that ``fit(monitor=...)`` takes."""
-
-    @abstractmethod
-    def fit(self, *args: Any, **kwargs: Any) -> None:
-        """Train."""
-
-    @abstractmethod
-    def save(self, name_or_path: str | os.PathLike[str], **kwargs: Any) -> Path:
-        """Write the model's package; return its folder."""
-
-    @abstractmethod
-    def load(self, name_or_path: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Take weights from a package."""
-
-
-class TorchModel(Model):
+class TorchModel(Packaged, Model):
     """A model around a torch network and a task.
 
     A subclass has the documented constructor, which checks its arguments and calls
@@ -67,6 +43,8 @@ class TorchModel(Model):
     """
 
     kind: ClassVar[TaskKind]
+    variable_tile: ClassVar[bool] = True
+    """Whether the network takes tiles of other sizes than it was trained on."""
 
     _data: Any
     _contract: ModelContract
@@ -105,15 +83,6 @@ class TorchModel(Model):
             Of training, where known.
         """
 
-    @classmethod
-    def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Further top-level keys of the model definition, as documented for this class."""
-        return {}
-
-    def score_for_package(self) -> dict[str, Any]:
-        """Metrics that ``save(compute_metrics=True)`` puts into the definition, EMD key to value."""
-        return {}
-
     def _setup(
         self,
         data: Any,
@@ -129,7 +98,7 @@ class TorchModel(Model):
         """
         check_data_fits(data, type(self).__name__, self.kind, self.dataset_types)
         self._data = data
-        self._contract = contract_of_data(data, type(self).__name__, self.kind)
+        self._contract = contract_of_data(data, type(self).__name__, self.kind, self.variable_tile)
         self._parameters = dict(parameters)
         with torch.random.fork_rng([]):
             torch.manual_seed(data.seed)
@@ -164,8 +133,45 @@ class TorchModel(Model):
         return ["train_loss", "valid_loss", *self._task.metric_names]
 
     @property
-    def _groups(self) -> int:
-        return len(self._net.layer_groups())  # type: ignore[operator]
+    def data(self) -> Any:
+        """The data object, or None in a model that was opened for inference only."""
+        return self._data
+
+    @property
+    def net(self) -> nn.Module:
+        """The plain torch network."""
+        return self._net
+
+    @property
+    def task(self) -> Task:
+        """What turns the network's outputs into losses, scores and predictions."""
+        return self._task
+
+    @property
+    def contract(self) -> ModelContract:
+        """What the model demands of rasters, and its classes."""
+        return self._contract
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Plain values that build the network again."""
+        return self._parameters
+
+    @property
+    def record(self) -> TrainingRecord:
+        """The history of training."""
+        return self._record
+
+    def _score(self, *, meter: Meter | None = None, progress: bool = False) -> Evaluation:
+        """Run the validation set through the network."""
+        from geodl.train.device import net_device
+        from geodl.train.evaluate import evaluate
+
+        data = self._need_data("Scoring")
+        loader = data.valid_loader(self._task.collate)
+        return evaluate(
+            self._net, self._task, loader, net_device(self._net), meter=meter, progress=progress
+        )
 
     def _need_data(self, what: str) -> Any:
         if self._data is None:
@@ -249,7 +255,9 @@ class TorchModel(Model):
         """
         from geodl.models.training import find_model_rate
 
-        return find_model_rate(self, self._need_data("lr_find()"), as_bool(allow_plot, "allow_plot"))
+        return find_model_rate(
+            self, self._need_data("lr_find()"), as_bool(allow_plot, "allow_plot")
+        )
 
     def unfreeze(self) -> None:
         """Make the backbone trainable."""
@@ -263,7 +271,7 @@ class TorchModel(Model):
         TrainingError
             Nothing was trained yet.
         """
-        return plot_losses(self._record)
+        return show(draw_losses(self._record))
 
     def show_results(self, rows: int = 5, **kwargs: Any) -> Figure:
         """Truth and prediction side by side for some validation chips.
@@ -279,159 +287,17 @@ class TorchModel(Model):
 
         check_known(kwargs, self._task.predict_defaults, "show_results()")
         data = self._need_data("show_results()")
-        return results_figure(
-            self._net, self._task, data, self._contract, as_int(rows, "rows", minimum=1), kwargs
-        )
-
-    # ---- packages
-
-    def save(
-        self,
-        name_or_path: str | os.PathLike[str],
-        framework: str = "PyTorch",
-        publish: bool = False,
-        gis: Any = None,
-        compute_metrics: bool = True,
-        save_optimizer: bool = False,
-        save_inference_file: bool = True,
-        **kwargs: Any,
-    ) -> Path:
-        """Write the model's package: definition, weights, report and a ``.dlpk`` of them.
-
-        Parameters
-        ----------
-        name_or_path
-            A folder to write, whose last part is the model's name; a bare name goes below the
-            data's ``models`` folder.
-        framework
-            ``"PyTorch"``; what else the model's class offers.
-        publish, gis
-            Publishing to a portal is not offered.
-        compute_metrics
-            Score the validation set and store the metrics.
-        save_optimizer
-            Also store the optimiser's moments, for more training after ``load``.
-        save_inference_file
-            Also store a Python raster function where the model has one.
-        **kwargs
-            ``overwrite`` and ``batch_size`` belong to publishing and other frameworks.
-
-        Returns
-        -------
-        The folder.
-
-        Raises
-        ------
-        NotSupportedError
-            Another framework or publishing; names the choice that works.
-        OutputError
-            The folder cannot be written.
-        """
-        from geodl.models.packaging import save_model
-
-        check_known(kwargs, ("overwrite", "batch_size"), "save()")
-        as_bool(save_inference_file, "save_inference_file")
-        if as_bool(publish, "publish") or gis is not None:
-            raise NotSupportedError(
-                "save(publish=True) uploads to a portal, which is not offered; share the .dlpk "
-                "file that save() writes."
-            )
-        self._check_framework(framework)
-        return save_model(
-            self,
-            name_or_path,
-            compute_metrics=as_bool(compute_metrics, "compute_metrics"),
-            save_optimizer=as_bool(save_optimizer, "save_optimizer"),
-        )
-
-    def _check_framework(self, framework: str) -> None:
-        check_choice(
-            framework, ("PyTorch", "tflite", "torchscript", "TF-ONNX", "TF-ONXX"), "framework"
-        )
-        if framework != "PyTorch":
-            raise NotSupportedError(
-                f"{type(self).__name__} is saved with framework='PyTorch' only, "
-                f"not {framework!r}."
-            )
-
-    def write_bundle(self, folder: Path) -> Path:
-        """Write definition and weights alone into ``folder``, for workers; return the EMD."""
-        from geodl.models.packaging import write_definition
-
-        return write_definition(self, folder, type(self).__name__, metrics={})
-
-    def load(self, name_or_path: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Take the weights of a saved model of the same class.
-
-        Parameters
-        ----------
-        name_or_path
-            Path of an ``.emd``, a ``.dlpk`` or a saved folder, or a name below the data's
-            ``models`` folder.
-        **kwargs
-            ``strict`` (True): demand that all weights match; False takes those that do.
-
-        Raises
-        ------
-        BundleError
-            A package that is corrupt, foreign, or whose weights do not fit.
-        """
-        from geodl.models.packaging import load_into
-
-        check_known(kwargs, ("strict",), "load()")
-        load_into(self, name_or_path, strict=as_bool(kwargs.get("strict", True), "strict"))
-
-    @classmethod
-    def from_model(cls, emd_path: str | os.PathLike[str], data: Any = None) -> Self:
-        """Open a saved model.
-
-        Parameters
-        ----------
-        emd_path
-            Path of an ``.emd``, a ``.dlpk`` or a saved folder.
-        data
-            For more training; None opens it for inference only.
-
-        Raises
-        ------
-        BundleError
-            A package that is corrupt or foreign, or of another class.
-        ModelDataError
-            Classes or bands of ``data`` differ from the model's.
-        """
-        bundle = read_bundle(emd_path)
-        bundle.require_class(cls.__name__)
-        model = cls.__new__(cls)
-        model._restore(bundle, data)
-        return model
-
-    @classmethod
-    def from_emd(cls, data: Any, emd_path: str | os.PathLike[str]) -> Self:
-        """Open a saved model; :meth:`from_model` with its arguments the other way round."""
-        return cls.from_model(emd_path, data)
+        count = as_int(rows, "rows", minimum=1)
+        return show(results_figure(self._net, self._task, data, self._contract, count, kwargs))
 
     def _restore(self, bundle: Bundle, data: Any) -> None:
+        """Become the model of a package; the end of ``from_model``."""
         self._data = data
         self._contract = bundle.contract
         self._parameters = dict(bundle.parameters)
         if data is not None:
-            check_data_fits(data, type(self).__name__, self.kind, self.dataset_types, bundle.contract)
+            check_data_fits(data, type(self).__name__, self.kind, self.dataset_types)
+            self._data = data_for_contract(data, bundle.contract)
         net, task = instantiate(bundle)
         self._take(net, task)
         self._net.backbone.requires_grad_(False)
-
-
-def one_of_names(value: str | None, default: str, known: Sequence[str], what: str) -> str:
-    """``value`` or the default, if it is among ``known``.
-
-    Raises
-    ------
-    OptionError
-        Names the nearest known one.
-    """
-    if value is not None and not isinstance(value, str):
-        raise OptionError(f"{what}={value!r} is not a name.")
-    return str(check_choice(value or default, known, what))
-
-
-__all__ = ["Model", "TorchModel", "one_of_names"]

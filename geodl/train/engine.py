@@ -112,9 +112,7 @@ def open_fabric() -> Fabric:
     """The engine on one device: bfloat16 where the tensor cores have it, else float32."""
     device = pick_device()
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return Fabric(
-        accelerator=device.type, devices=1, precision="bf16-mixed" if half else "32-true"
-    )
+    return Fabric(accelerator=device.type, devices=1, precision="bf16-mixed" if half else "32-true")
 
 
 def seed_devices() -> list[int]:
@@ -150,9 +148,7 @@ def train(
         net.to(fabric.device, memory_format=torch.channels_last)
         optimizer = make_optimizer(net, options.rates)
         restore_state(net, optimizer, record.optimizer)
-        schedule = make_schedule(
-            optimizer, options.epochs * len(train_loader), options.one_cycle
-        )
+        schedule = make_schedule(optimizer, options.epochs * len(train_loader), options.one_cycle)
         module, wrapped = fabric.setup(net, optimizer)
         stepper = _Stepper(fabric, net, module, task, wrapped, schedule)
         kept = KeptWeights(net, options.monitor, best_only=bool(options.checkpoint))

@@ -59,5 +59,7 @@ def evaluate(
             total += float(result["loss"]) * len(moved["name"])
             count += len(moved["name"])
     if not count:
-        raise DataError("There is no validation chip to score; raise val_split_pct in prepare_data.")
+        raise DataError(
+            "There is no validation chip to score; raise val_split_pct in prepare_data."
+        )
     return Evaluation(total / count, meter)

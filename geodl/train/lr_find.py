@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 from tqdm import tqdm
 
 from geodl.base.errors import TrainingError
+from geodl.data.figure import ShownFigure, new_figure
 from geodl.tasks.base import Task
 from geodl.train.device import quiet_engine, to_device
 from geodl.train.engine import Loader, open_fabric, seed_devices, set_training
@@ -118,9 +118,9 @@ def suggest(rates: list[float], losses: list[float]) -> float:
     return float(min(max(rate, SAFE_RATES[0]), SAFE_RATES[1]))
 
 
-def draw_sweep(sweep: RateSweep) -> Figure:
+def draw_sweep(sweep: RateSweep) -> ShownFigure:
     """Loss against rate, with the suggestion marked."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
     axes = figure.add_subplot()
     axes.plot(sweep.rates, sweep.losses)
     axes.set_xscale("log")

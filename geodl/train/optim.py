@@ -69,7 +69,9 @@ def parameter_groups(net: nn.Module, rates: Sequence[float]) -> list[dict[str, A
     groups: list[dict[str, Any]] = []
     seen: set[int] = set()
     for modules, rate in zip(net.layer_groups(), rates, strict=True):  # type: ignore[operator]
-        fresh = [p for m in modules for p in m.parameters() if p.requires_grad and id(p) not in seen]
+        fresh = [
+            p for m in modules for p in m.parameters() if p.requires_grad and id(p) not in seen
+        ]
         seen.update(map(id, fresh))
         for decay, params in (
             (WEIGHT_DECAY, [p for p in fresh if p.ndim > 1]),
@@ -110,9 +112,7 @@ def named_state(net: nn.Module, optimizer: AdamW) -> dict[str, dict[str, Tensor]
     }
 
 
-def restore_state(
-    net: nn.Module, optimizer: AdamW, state: dict[str, dict[str, Tensor]]
-) -> None:
+def restore_state(net: nn.Module, optimizer: AdamW, state: dict[str, dict[str, Tensor]]) -> None:
     """Give parameters of the same name and shape their moments back."""
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in net.named_parameters():
@@ -123,5 +123,6 @@ def restore_state(
         if fits and moments is not None and id(parameter) in trained:
             # A step count of another device breaks the fused kernel.
             optimizer.state[parameter] = {
-                k: v.detach().to(parameter.device, torch.float32).clone() for k, v in moments.items()
+                k: v.detach().to(parameter.device, torch.float32).clone()
+                for k, v in moments.items()
             }

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from geodl.base.errors import TrainingError
+from geodl.data.figure import ShownFigure, new_figure
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class TrainingRecord:
         return {"epochs": self.rows, "rate": self.rate}
 
 
-def plot_losses(record: TrainingRecord) -> Figure:
+def draw_losses(record: TrainingRecord) -> ShownFigure:
     """Training and validation loss over the epochs.
 
     Raises
@@ -44,7 +44,7 @@ def plot_losses(record: TrainingRecord) -> Figure:
     """
     if not record.rows:
         raise TrainingError("There is no loss to draw yet; call fit() first.")
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
     axes = figure.add_subplot()
     epochs = [row["epoch"] for row in record.rows]
     for name, label in (("train_loss", "training"), ("valid_loss", "validation")):

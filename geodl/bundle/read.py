@@ -1,0 +1,237 @@
+"""Reading a model package: what it promises, and on request its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from geodl.base.errors import BundleError, FormatError
+from geodl.base.files import JSON_LIMIT_BYTES, parse_json, sha256_json
+from geodl.base.models import MODELS
+from geodl.base.options import nearest
+from geodl.bundle.archive import PackageFiles, open_package, plain_name
+from geodl.bundle.schema import SCHEMA_VERSION, EmdReader, read_contract
+from geodl.core.contract import ModelContract
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+METRIC_KEYS = (
+    "accuracy", "average_precision_score", "mIoU", "score", "PSNR", "SSIM", "FID", "FID_A",
+    "FID_B", "panoptic_quality", "per_class_metrics",
+)  # fmt: skip
+
+# Files that only change how a package looks to people: they are not part of what the model is.
+_IDENTITY_KEYS = (
+    "ModelName", "ModelType", "ExtractBands", "ImageHeight", "ImageWidth", "Classes",
+    "NormalizationStats", "ModelParameters", "SupportsVariableTileSize", "MinCellSize",
+    "MaxCellSize",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A model package that was found sound.
+
+    Parameters
+    ----------
+    where
+        Its path, for messages.
+    contract
+        What the model demands and promises.
+    parameters
+        ``ModelParameters``: what builds the network again.
+    metrics
+        Those in the definition, by EMD key.
+    emd
+        The definition as it stands.
+    weights_name
+        The weights file, relative to the EMD; None in a foreign package.
+    weights_sha256
+        Of that file.
+    sha256
+        Of everything that changes the model's answers, thus the same for a folder and its DLPK.
+    """
+
+    where: str
+    contract: ModelContract
+    parameters: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    emd: Mapping[str, Any]
+    weights_name: str | None
+    weights_sha256: str | None
+    sha256: str
+    _files: PackageFiles = field(repr=False)
+
+    @property
+    def foreign(self) -> bool:
+        """True for a package that geodl did not make."""
+        return self.weights_name is None
+
+    def require_class(self, name: str) -> None:
+        """Refuse a package of another class.
+
+        Raises
+        ------
+        BundleError
+            Names the class to use.
+        """
+        self.require_own()
+        if self.contract.model_name != name:
+            raise BundleError(
+                f"{self.where}: ModelName is {self.contract.model_name!r}, not {name!r}; open it "
+                f"with {self.contract.model_name}.from_model()."
+            )
+
+    def require_own(self) -> None:
+        """Refuse a package that geodl did not make.
+
+        Raises
+        ------
+        BundleError
+            Says what can be done.
+        """
+        if self.foreign:
+            raise BundleError(
+                f"{self.where} was not made by geodl; its definition can be read, but its weights "
+                "belong to another program's network. Train "
+                f"{self.contract.model_name} on the same exported chips with geodl instead."
+            )
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """The weights, checked against their sha256 and for numbers that are not finite.
+
+        Raises
+        ------
+        BundleError
+            Foreign, missing, damaged or unsafe weights.
+        """
+        from geodl.bundle.weights import read_weights
+
+        self.require_own()
+        name = str(self.weights_name)
+        return read_weights(self._weights_bytes(), name, self.where)
+
+    def _weights_bytes(self) -> bytes:
+        content = self._files.read(str(self.weights_name))
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.weights_sha256:
+            raise BundleError(
+                f"{self.where}: the sha256 of {self.weights_name!r} is {found}, the definition "
+                f"states {self.weights_sha256}; the file was changed or damaged. Copy it again."
+            )
+        return content
+
+    def verify(self) -> None:
+        """Read all of the weights file and compare its sha256.
+
+        Raises
+        ------
+        BundleError
+            It differs or cannot be read.
+        """
+        self.require_own()
+        self._weights_bytes()
+
+    def read_file(self, name: str) -> bytes:
+        """Another file of the package; its name is relative to the EMD."""
+        return self._files.read(name)
+
+
+def read_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
+    """Open a model package: ``.emd``, ``.dlpk`` or the folder that ``save`` returned.
+
+    Parameters
+    ----------
+    verify
+        Also compare the weights file with its sha256. False is for callers that read the
+        weights anyway, which compares it too.
+
+    Raises
+    ------
+    SourceNotFoundError
+        There is nothing at the path.
+    BundleError
+        Corrupt, unsafe, of a newer geodl, or with keys that are missing or wrong; names file
+        and key.
+    """
+    files = open_package(path)
+    reader = EmdReader(_read_emd(files), _emd_where(files))
+    own = reader.emd.get("Geodl")
+    if own is not None:
+        _check_version(reader)
+    name = reader.text("ModelName", None if own is not None else "model")
+    if own is not None and name not in MODELS:
+        raise reader.fail(
+            "ModelName",
+            f"is {name!r}, which geodl does not have."
+            f"{nearest(name, MODELS)} Known: {', '.join(sorted(MODELS))}",
+        )
+    contract = read_contract(EmdReader({**reader.emd, "ModelName": name}, reader.where))
+    weights, sha = _weights(reader) if own is not None else (None, None)
+    bundle = Bundle(
+        where=reader.where,
+        contract=contract,
+        parameters=_parameters(reader),
+        metrics={key: reader.emd[key] for key in METRIC_KEYS if key in reader.emd},
+        emd=reader.emd,
+        weights_name=weights,
+        weights_sha256=sha,
+        sha256=identity(reader.emd, sha),
+        _files=files,
+    )
+    if verify and not bundle.foreign:
+        bundle.verify()
+    return bundle
+
+
+def identity(emd: Mapping[str, Any], weights_sha256: str | None) -> str:
+    """The sha256 of what changes a model's answers."""
+    return sha256_json(
+        {"weights": weights_sha256, "emd": {key: emd.get(key) for key in _IDENTITY_KEYS}}
+    )
+
+
+def _emd_where(files: PackageFiles) -> str:
+    return (
+        files.where if files.where.endswith(files.emd_name) else f"{files.where}:{files.emd_name}"
+    )
+
+
+def _read_emd(files: PackageFiles) -> dict[str, Any]:
+    name = files.emd_name.rpartition("/")[2]
+    content = files.read(name, JSON_LIMIT_BYTES)
+    try:
+        emd = parse_json(content, _emd_where(files))
+    except FormatError as error:
+        raise BundleError(str(error)) from error
+    if not isinstance(emd, dict):
+        raise BundleError(f"{_emd_where(files)} is no JSON object, thus no model definition.")
+    return emd
+
+
+def _check_version(reader: EmdReader) -> None:
+    own = EmdReader(reader.table("Geodl"), f"{reader.where}: Geodl")
+    version = own.whole("schema", 1, 2**31)
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{reader.where} was written by a newer geodl (schema {version}; this one reads "
+            f"{SCHEMA_VERSION}); update geodl."
+        )
+
+
+def _parameters(reader: EmdReader) -> dict[str, Any]:
+    """``ModelParameters`` without the keys that say what the file format is."""
+    return {k: v for k, v in reader.table("ModelParameters").items() if k != "backend"}
+
+
+def _weights(reader: EmdReader) -> tuple[str, str]:
+    name = plain_name(reader.text("ModelFile"), f"{reader.where}: ModelFile")
+    sums = EmdReader(reader.table("Geodl"), f"{reader.where}: Geodl").table("weights_sha256")
+    sha = sums.get(name)
+    if not isinstance(sha, str) or len(sha) != 64:
+        raise reader.fail("Geodl.weights_sha256", f"has no sha256 for {name!r}")
+    return name, sha

@@ -1,0 +1,48 @@
+"""Pictures of what a model does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import nn
+
+from geodl.core.contract import ModelContract
+from geodl.data.draw import draw_legend, item_picture
+from geodl.data.figure import new_figure
+from geodl.tasks.base import Task
+from geodl.train.device import net_device, to_device
+
+_ROW_IN = 2.8
+
+
+def results_figure(
+    net: nn.Module,
+    task: Task,
+    data: Any,
+    contract: ModelContract,
+    rows: int,
+    options: Mapping[str, Any],
+) -> Figure:
+    """Truth on the left, prediction on the right, for the first ``rows`` validation chips."""
+    count = min(rows, len(data.valid_ds))
+    figure = new_figure(2 * _ROW_IN + 1.5, _ROW_IN * count)
+    axes = figure.subplots(count, 2, squeeze=False)
+    names = (
+        [contract.band_names[band] for band in contract.extract_bands]
+        if (contract.band_names)
+        else []
+    )
+    net.eval()
+    for row in range(count):
+        item = data.valid_ds[row]
+        x = to_device(task.collate([item])["image"], net_device(net))
+        prediction = task.predict(net, x, **{**task.predict_defaults, **options})[0]
+        picture = item_picture(item, contract.normalization, contract.dtype, names)
+        task.draw(axes[row, 0], axes[row, 1], item, prediction, picture)
+        for column, title in enumerate(("truth", "prediction")):
+            axes[row, column].set(xticks=[], yticks=[])
+            axes[row, column].set_title(f"{item['name']}: {title}", fontsize=8)
+    draw_legend(figure, contract.classes)
+    return figure

@@ -1,0 +1,170 @@
+"""From a model to its package and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from geodl.base.errors import BundleError, OptionError
+from geodl.bundle.read import Bundle, read_bundle
+from geodl.bundle.schema import definition
+from geodl.bundle.weights import load_exactly, load_matching, write_weights
+from geodl.bundle.write import check_name, package_files, write_package, zip_files
+from geodl.models.base import TorchModel
+from geodl.models.drawing import results_figure
+from geodl.models.report import report_html
+from geodl.train.record import draw_losses
+
+PICTURES = "ModelCharacteristics"
+_SAMPLE_ROWS = 4
+
+
+def model_folder(model: TorchModel, name_or_path: str | os.PathLike[str]) -> Path:
+    """Where a model of that name or path lies.
+
+    Raises
+    ------
+    OptionError
+        No name; or a bare name of a model without data, which has no models folder.
+    """
+    text = os.fspath(name_or_path)
+    path = Path(text).expanduser()
+    bare = path.parent == Path(".") and not text.startswith(".")
+    if not bare:
+        path = path.absolute()
+        check_name(path.name)
+        return path
+    check_name(path.name)
+    if model.data is None:
+        raise OptionError(
+            f"{text!r} is a bare name, and a model without data has no models folder; give a path."
+        )
+    return Path(model.data.models_dir) / path.name
+
+
+def save_model(
+    model: TorchModel,
+    name_or_path: str | os.PathLike[str],
+    *,
+    compute_metrics: bool,
+    save_optimizer: bool,
+) -> Path:
+    """Write the whole package; see :meth:`geodl.models.base.TorchModel.save`."""
+    folder = model_folder(model, name_or_path)
+    name = folder.name
+    scored = compute_metrics and model.data is not None
+    metrics = model.score_for_package() if scored else {}
+    emd = _definition(model, metrics)
+    pictures = _pictures(model)
+    titles = {"loss_graph.png": "Loss", "show_results.png": "Sample results"}
+    report = report_html(name, emd, {titles[file]: png for file, png in pictures.items()})
+    extra = {
+        "model_metrics.html": report.encode("utf-8"),
+        **{f"{PICTURES}/{file}": png for file, png in pictures.items()},
+    }
+    if save_optimizer and model.record.optimizer:
+        extra[f"{name}.optimizer.safetensors"] = _optimizer_bytes(model)
+    files = _files(model, name, emd, extra)
+    dlpk = {f"{name}.dlpk": zip_files(files)}
+    # The EMD stays last: it says what the weights are.
+    write_package(folder, {**dlpk, **files})
+    return folder
+
+
+def write_definition(model: TorchModel, folder: Path, name: str) -> Path:
+    """Write definition and weights alone; return the EMD's path."""
+    files = _files(model, name, _definition(model, {}), {})
+    write_package(folder, files)
+    return folder / f"{name}.emd"
+
+
+def save_checkpoint(model: TorchModel, folder: Path, epoch: int) -> Path:
+    """Write the present weights as a package ``epoch_<number>`` in ``folder``."""
+    name = f"epoch_{epoch:03d}"
+    return write_definition(model, folder / name, name).parent
+
+
+def _files(
+    model: TorchModel, name: str, emd: Mapping[str, Any], extra: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    contract = model.contract
+    return package_files(
+        name,
+        emd,
+        write_weights(model.net),
+        dtype=contract.dtype,
+        source_bands=contract.source_bands,
+        extra=extra,
+    )
+
+
+def _definition(model: TorchModel, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    resize = getattr(model.data, "resize_to", None)
+    return {
+        **definition(model.contract, {**model.parameters, "backend": "pytorch"}),
+        **model.emd_keys(model.parameters),
+        "resize_to": list(resize) if resize else None,
+        "LearningRate": str(model.record.rate),
+        **metrics,
+    }
+
+
+def _pictures(model: TorchModel) -> dict[str, bytes]:
+    """PNG files by name: those for which there is something to draw."""
+    pictures = {}
+    if model.record.rows:
+        pictures["loss_graph.png"] = draw_losses(model.record).to_png()
+    if model.data is not None:
+        figure = results_figure(model.net, model.task, model.data, model.contract, _SAMPLE_ROWS, {})
+        pictures["show_results.png"] = figure.to_png()
+    return pictures
+
+
+_SEPARATOR = "|"
+
+
+def _optimizer_bytes(model: TorchModel) -> bytes:
+    """The optimiser's moments as a safetensors file, ``<parameter>|<moment>``."""
+    flat = {
+        f"{name}{_SEPARATOR}{moment}": value.detach().cpu().contiguous().clone()
+        for name, moments in model.record.optimizer.items()
+        for moment, value in moments.items()
+    }
+    return bytes(safetensors.torch.save(flat))
+
+
+def _optimizer_state(bundle: Bundle) -> dict[str, dict[str, torch.Tensor]]:
+    """The stored moments, or none."""
+    from geodl.bundle.weights import read_weights
+
+    name = str(bundle.weights_name).removesuffix(".safetensors") + ".optimizer.safetensors"
+    try:
+        content = bundle.read_file(name)
+    except BundleError:
+        return {}
+    state: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in read_weights(content, name, bundle.where).items():
+        parameter, _, moment = key.rpartition(_SEPARATOR)
+        state.setdefault(parameter, {})[moment] = value
+    return state
+
+
+def load_into(model: TorchModel, name_or_path: str | os.PathLike[str], *, strict: bool) -> None:
+    """Give a model the weights of a package; see :meth:`geodl.models.base.TorchModel.load`."""
+    path = Path(name_or_path).expanduser()
+    if not path.exists() and path.parent == Path(".") and model.data is not None:
+        path = Path(model.data.models_dir) / path.name
+    bundle = read_bundle(path, verify=False)
+    bundle.require_class(type(model).__name__)
+    state = bundle.trained_weights()
+    if strict:
+        load_exactly(model.net, state, bundle.where)
+    else:
+        load_matching(model.net, state)
+    model.net.eval()
+    model.record.optimizer = _optimizer_state(bundle) if strict else {}
