@@ -1,0 +1,105 @@
+"""Coordinate reference systems as one canonical WKT text, and what follows from it."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pyproj
+from pyproj.exceptions import CRSError, ProjError
+
+from geodl.base.errors import GridMismatchError, OptionError
+
+Bounds = tuple[float, float, float, float]
+
+
+def crs_text(value: Any, where: str = "crs") -> str:
+    """Canonical WKT of anything that states a CRS.
+
+    The text of a CRS that equals one of a known authority is that authority's own, so that the
+    same CRS from a GeoTIFF, a GeoPackage and a Zarr store is the same text.
+
+    Parameters
+    ----------
+    value
+        EPSG number, ``"EPSG:32633"``, WKT, PROJ text, or a CRS object of pyproj or rasterio.
+    where
+        The argument or file, for the message.
+
+    Raises
+    ------
+    OptionError
+        PROJ does not understand it.
+    """
+    text = value.to_wkt() if hasattr(value, "to_wkt") else value
+    return _canonical(text if isinstance(text, (str, int)) else str(text), where)
+
+
+@functools.lru_cache(maxsize=256)
+def _canonical(text: str | int, where: str) -> str:
+    try:
+        crs = pyproj.CRS.from_user_input(text)
+        authority = crs.to_authority(min_confidence=70)
+        if authority is not None:
+            known = pyproj.CRS.from_authority(*authority)
+            if known.equals(crs, ignore_axis_order=True):
+                crs = known
+        return str(crs.to_wkt())
+    except (CRSError, ProjError) as error:
+        raise OptionError(
+            f"{where}: {str(text)[:80]!r} is no CRS that PROJ knows ({error}); "
+            "give an EPSG code such as 'EPSG:32633', or WKT."
+        ) from error
+
+
+@functools.lru_cache(maxsize=256)
+def same_crs(one: str | None, other: str | None) -> bool:
+    """Whether two WKT texts mean the same CRS, axis order aside; None equals None only."""
+    if one is None or other is None or one == other:
+        return one == other
+    return bool(pyproj.CRS(one).equals(pyproj.CRS(other), ignore_axis_order=True))
+
+
+def crs_label(crs: str | None) -> str:
+    """A short name for messages: ``EPSG:32633``, the CRS's own name, or ``pixel space``."""
+    if crs is None:
+        return "pixel space (no CRS)"
+    parsed = pyproj.CRS(crs)
+    authority = parsed.to_authority()
+    return ":".join(authority) if authority else str(parsed.name)
+
+
+@functools.lru_cache(maxsize=64)
+def _transformer(source: str, target: str) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+
+def transform_bounds(bounds: Bounds, source: str | None, target: str | None, what: str) -> Bounds:
+    """Bounds in another CRS, densified along the edges.
+
+    Raises
+    ------
+    GridMismatchError
+        One side has no CRS, or the area cannot be expressed in ``target``.
+    """
+    if same_crs(source, target):
+        return bounds
+    if source is None or target is None:
+        raise GridMismatchError(
+            f"{what} lies in {crs_label(source)} and the target in {crs_label(target)}; "
+            "state the missing CRS with assume_crs."
+        )
+    try:
+        moved = _transformer(source, target).transform_bounds(*bounds, densify_pts=21)
+    except ProjError as error:
+        moved = (np.inf,) * 4
+        reason = f" ({error})"
+    else:
+        reason = ""
+    if not np.all(np.isfinite(moved)):
+        raise GridMismatchError(
+            f"{what} in {crs_label(source)} has no place in {crs_label(target)}{reason}; "
+            "choose a CRS that covers it."
+        )
+    return (float(moved[0]), float(moved[1]), float(moved[2]), float(moved[3]))

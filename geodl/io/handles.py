@@ -1,0 +1,125 @@
+"""Open rasters: a few handles for each thread of each process, never shared, never pickled."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import rasterio
+from rasterio.env import getenv, hasenv
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+
+from geodl.base.errors import SourceError, SourceNotFoundError
+from geodl.core.grid import Window
+from geodl.io.locations import Location
+
+# Files that one thread keeps open; a mosaic's window touches a handful of neighbours.
+HANDLES_PER_THREAD = 32
+# GDAL takes 5 % of the memory by default, in each worker process: it looks like memory that grows
+# with the raster. Windows are read once and whole, so a small cache costs nothing.
+GDAL_CACHE_BYTES = 64 * 2**20
+_REMOTE_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+}
+
+_threads = threading.local()
+# ``warnings.catch_warnings`` changes the whole process; one opener at a time.
+_quiet_lock = threading.Lock()
+
+
+@contextmanager
+def gdal_environment(**options: Any) -> Iterator[None]:
+    """GDAL with its block cache capped, unless the user has set ``GDAL_CACHEMAX``."""
+    chosen = dict(options)
+    set_by_user = "GDAL_CACHEMAX" in os.environ or (hasenv() and "GDAL_CACHEMAX" in getenv())
+    if not set_by_user:
+        chosen["GDAL_CACHEMAX"] = GDAL_CACHE_BYTES
+    with rasterio.Env(**chosen):
+        yield
+
+
+def open_quietly(location: Location) -> DatasetReader:
+    """A fresh handle. rasterio warns of a raster without a geotransform; we do it once, ourselves.
+
+    Raises
+    ------
+    SourceNotFoundError
+        The location does not exist.
+    SourceError
+        It is not a raster, or cannot be read.
+    """
+    remote = _REMOTE_OPTIONS if location.kind == "url" else {}
+    opener = {"opener": location.filesystem()} if location.kind == "fsspec" else {}
+    try:
+        with _quiet_lock, warnings.catch_warnings(), gdal_environment(**remote):
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return rasterio.open(location.text, **opener)
+    except (RasterioError, OSError, ValueError) as error:
+        raise _open_error(location, error) from error
+
+
+def _open_error(location: Location, error: BaseException) -> SourceError:
+    reason = str(error)
+    if location.kind != "local":
+        missing = "404" in reason or "does not exist" in reason or "No such file" in reason
+        if missing or isinstance(error, FileNotFoundError):
+            return SourceNotFoundError(f"There is nothing at {location.text} ({reason}).")
+    if "not recognized as being in a supported file format" in reason or not reason:
+        return SourceError(
+            f"{location.text} is not a raster that GDAL can read; expected a GeoTIFF, COG, VRT, "
+            "JPEG, PNG, Zarr store, NetCDF or another raster format."
+        )
+    return SourceError(f"{location.text} cannot be opened as a raster: {reason}")
+
+
+@contextmanager
+def opened(location: Location, stamp: str) -> Iterator[DatasetReader]:
+    """This thread's handle of a raster, opened on first use and kept for the next read.
+
+    Parameters
+    ----------
+    location
+        What to open.
+    stamp
+        Changes when the file changes, so that a replaced file is opened anew.
+    """
+    handles: OrderedDict[tuple[str, str], DatasetReader]
+    if getattr(_threads, "process", None) != os.getpid():
+        # After a fork the parent's handles share file offsets with it; they are dropped, not closed.
+        _threads.process, _threads.handles = os.getpid(), OrderedDict()
+    handles = _threads.handles
+    key = (location.text, stamp)
+    dataset = handles.pop(key, None)
+    if dataset is None:
+        dataset = open_quietly(location)
+    handles[key] = dataset
+    while len(handles) > HANDLES_PER_THREAD:
+        handles.popitem(last=False)[1].close()
+    with gdal_environment():
+        yield dataset
+
+
+def close_handles() -> None:
+    """Close this thread's handles, for example before a file is replaced or deleted."""
+    if getattr(_threads, "process", None) == os.getpid():
+        for dataset in _threads.handles.values():
+            dataset.close()
+        _threads.handles.clear()
+
+
+def read_error(name: str, window: Window, error: BaseException) -> SourceError:
+    """The error for pixels that cannot be read."""
+    reason = str(error.__cause__ or error)
+    return SourceError(
+        f"{name}: the window of rows {window.row}..{window.row_stop} and columns {window.col}.."
+        f"{window.col_stop} cannot be read ({reason}); the file may be truncated or damaged."
+    )

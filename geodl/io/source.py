@@ -1,0 +1,271 @@
+"""The one way to open a raster: whatever the user has, on the grid that is asked for."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+from rasterio.enums import Resampling
+
+from geodl.base.errors import DataWarning, GridMismatchError, OptionError
+from geodl.base.options import as_float, as_int, check_choice, nearest
+from geodl.core.blocks import RasterSource
+from geodl.core.grid import GeoGrid
+from geodl.io.array_grid import time_axis
+from geodl.io.crs import crs_label, crs_text
+from geodl.io.datasets import choose_time, choose_variable, is_netcdf, is_zarr
+from geodl.io.known import known_source
+from geodl.io.lattice import as_resolution, place, target_lattice
+from geodl.io.locations import locate
+from geodl.io.raster_array import open_array
+from geodl.io.raster_file import open_file
+from geodl.io.raster_mosaic import build_mosaic
+from geodl.io.raster_store import open_store
+from geodl.io.raster_view import MaskedRaster, RasterView, crop, select_bands
+
+RESAMPLINGS = tuple(name for name in Resampling.__members__ if name != "gauss")
+
+Bands = int | str | Iterable[int | str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reading:
+    """How each item of a source is opened on its own grid."""
+
+    bands: Bands | None
+    nodata: float | None
+    assume_crs: str | None
+    variable: str | None
+    time: Any
+
+
+def open_source(
+    source: Any,
+    *,
+    bands: Bands | None = None,
+    bounds: Sequence[float] | None = None,
+    crs: Any = None,
+    resolution: float | tuple[float, float] | None = None,
+    resampling: str = "bilinear",
+    masked: bool = False,
+    assume_crs: Any = None,
+    nodata: float | None = None,
+    variable: str | None = None,
+    time: Any = None,
+    snap: Any = None,
+) -> RasterSource:
+    """Open a raster for reading by window. Only headers are read.
+
+    Parameters
+    ----------
+    source
+        A path, URL, fsspec location or GDAL name; a Zarr store or NetCDF file; an xarray object;
+        another source; or a list of these: a mosaic, earlier items on top.
+    bands
+        Numbers from 1, or names, in the order wanted; one or several. All by default.
+    bounds
+        ``(xmin, ymin, xmax, ymax)`` in the CRS of the result: the whole pixels that cover it.
+    crs
+        To reproject to: EPSG code, WKT or a CRS object.
+    resolution
+        Pixel size in units of the result's CRS; one number or ``(x, y)``.
+    resampling
+        ``"nearest"``, ``"bilinear"``, ``"cubic"``, ``"average"``, ``"mode"``, ...
+    masked
+        Float with NaN where there is no data.
+    assume_crs
+        The CRS of a source that states none.
+    nodata
+        Replaces the source's own nodata value.
+    variable
+        Name of the variable in a Zarr store, NetCDF file or Dataset.
+    time
+        Date or position of the one time to read from a series.
+    snap
+        A raster or grid that gives CRS, pixel size and alignment; its extent plays no part.
+
+    Returns
+    -------
+    A picklable source. Without a CRS it lies in pixel space (x right, y down), with one warning.
+
+    Raises
+    ------
+    SourceNotFoundError, SourceError
+        There is nothing at the path, or no raster; names it.
+    OptionError
+        An option outside its domain, or a band, variable or time that does not exist.
+    GridMismatchError
+        Grids that cannot be brought together: a missing CRS, or bounds outside the raster.
+    """
+    check_choice(resampling, RESAMPLINGS, "resampling")
+    target_crs = None if crs is None else crs_text(crs)
+    cell = as_resolution(resolution)
+    snap_grid = _snap_grid(snap)
+    reading = _Reading(
+        bands=bands,
+        nodata=_as_nodata(nodata),
+        assume_crs=None if assume_crs is None else crs_text(assume_crs, "assume_crs"),
+        variable=variable,
+        time=time,
+    )
+    items = _items(source)
+    opened = [_open_item(item, reading) for item in items]
+    first = opened[0]
+    lattice = target_lattice(
+        first.grid, first.name, crs=target_crs, resolution=cell, snap=snap_grid
+    )
+    if len(opened) > 1 or snap_grid is not None:
+        result = build_mosaic(opened, lattice, resampling=resampling)
+    else:
+        result = place(first, lattice, lattice.window, resampling)
+    if bounds is not None:
+        result = _crop_to(result, bounds)
+    return MaskedRaster.of(result) if masked else result
+
+
+def _items(source: Any) -> list[Any]:
+    if isinstance(source, (str, os.PathLike, xr.DataArray, xr.Dataset, RasterSource)):
+        return [source]
+    if isinstance(source, (list, tuple)):
+        if not source:
+            raise OptionError("The source is an empty list; give at least one raster.")
+        return list(source)
+    raise OptionError(
+        f"A raster cannot be opened from {type(source).__name__}; give a path, a URL, a list of "
+        "them, or an xarray object."
+    )
+
+
+def _open_item(item: Any, reading: _Reading) -> RasterSource:
+    """One item on its own grid with the wanted bands."""
+    if isinstance(item, RasterSource):
+        source = _again(item, reading)
+    else:
+        source = _open_new(item, reading)
+        if source.grid.crs is None:
+            warnings.warn(
+                f"{source.name} states no CRS: it is used in pixel space (x right, y down). State "
+                "its CRS with assume_crs.",
+                DataWarning,
+                stacklevel=4,
+            )
+    if reading.bands is None:
+        return source
+    return select_bands(source, band_positions(source, reading.bands))
+
+
+def _again(source: RasterSource, reading: _Reading) -> RasterSource:
+    if reading.nodata is None:
+        return source
+    return RasterView.of(
+        source, source.grid.window, tuple(range(source.count)), nodata=reading.nodata
+    )
+
+
+def _open_new(item: Any, reading: _Reading) -> RasterSource:
+    if isinstance(item, xr.DataArray):
+        known = known_source(item) if reading.assume_crs is None else None
+        return _again(known, reading) if known is not None else _open_array(item, reading)
+    if isinstance(item, xr.Dataset):
+        return _open_array(choose_variable(item, reading.variable, "the Dataset"), reading)
+    if not isinstance(item, (str, os.PathLike)):
+        raise OptionError(
+            f"A raster cannot be opened from {type(item).__name__}; give a path, a URL or an "
+            "xarray object."
+        )
+    location = locate(item)
+    if is_zarr(location) or is_netcdf(location):
+        return open_store(
+            location,
+            variable=reading.variable,
+            time=reading.time,
+            nodata=reading.nodata,
+            assume_crs=reading.assume_crs,
+        )
+    for name in ("variable", "time"):
+        if getattr(reading, name) is not None:
+            raise OptionError(
+                f"{location.text} has no {name}s to choose from; {name}= is for Zarr stores, NetCDF "
+                "files and xarray objects."
+            )
+    return open_file(location, nodata=reading.nodata, assume_crs=reading.assume_crs)
+
+
+def _open_array(array: xr.DataArray, reading: _Reading) -> RasterSource:
+    label = f"the array {array.name!r}" if array.name else "the array"
+    position = choose_time(array, reading.time, label)
+    if position is not None:
+        array = array.isel({time_axis(array): position})
+    return open_array(array, name=label, nodata=reading.nodata, assume_crs=reading.assume_crs)
+
+
+def band_positions(source: RasterSource, bands: Bands) -> tuple[int, ...]:
+    """Positions from 0 of bands given by number from 1 or by name.
+
+    Raises
+    ------
+    OptionError
+        No bands at all, or one that the source does not have; lists those that it has.
+    """
+    wanted = [bands] if isinstance(bands, (int, str)) else list(bands)
+    if not wanted:
+        raise OptionError("bands= is empty; leave it out to take all bands.")
+    return tuple(_band_position(source, band) for band in wanted)
+
+
+def _band_position(source: RasterSource, band: int | str) -> int:
+    if isinstance(band, str):
+        colors: tuple[str, ...] = getattr(source, "color_names", ())
+        for names in (source.band_names, colors):
+            lowered = [name.lower() for name in names]
+            if lowered.count(band.lower()) == 1:
+                return lowered.index(band.lower())
+        if not band.strip().isdigit():
+            raise OptionError(
+                f"{source.name} has no band {band!r}.{nearest(band, source.band_names)} "
+                f"Its bands: {', '.join(source.band_names)}."
+            )
+    number = as_int(band, "bands")
+    if not 1 <= number <= source.count:
+        raise OptionError(
+            f"{source.name} has no band {number}; its {source.count} bands count from 1."
+        )
+    return number - 1
+
+
+def _snap_grid(snap: Any) -> GeoGrid | None:
+    if snap is None or isinstance(snap, GeoGrid):
+        return snap
+    return open_source(snap).grid
+
+
+def _as_nodata(nodata: Any) -> float | None:
+    if nodata is None:
+        return None
+    try:
+        value = float(nodata)
+    except (TypeError, ValueError):
+        value = as_float(nodata, "nodata")
+    return value
+
+
+def _crop_to(source: RasterSource, bounds: Sequence[float]) -> RasterSource:
+    try:
+        xmin, ymin, xmax, ymax = (float(value) for value in bounds)
+    except (TypeError, ValueError):
+        raise OptionError(
+            f"bounds={bounds!r} are not four numbers (xmin, ymin, xmax, ymax)."
+        ) from None
+    if not (xmin < xmax and ymin < ymax):
+        raise OptionError(f"bounds={bounds!r} are empty; they are (xmin, ymin, xmax, ymax).")
+    window = source.grid.window_for_bounds(xmin, ymin, xmax, ymax)
+    if window.empty:
+        raise GridMismatchError(
+            f"bounds={tuple(bounds)} do not meet {source.name}, which covers {source.grid.bounds} in "
+            f"{crs_label(source.grid.crs)}; give them in that CRS."
+        )
+    return crop(source, window)
