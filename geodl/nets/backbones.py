@@ -1,0 +1,191 @@
+"""Backbones: feature maps at strides 4 to 32 from images of any number of bands."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from geodl.base.errors import NotSupportedError
+from geodl.nets.weights import with_pretrained
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "ResNet": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    "DenseNet": ("densenet121", "densenet161", "densenet169", "densenet201"),
+    "VGG": (
+        "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+    ),
+}  # fmt: skip
+TIMM_PREFIX = "timm:"
+STRIDES = (4, 8, 16, 32)
+
+# Of timm, those whose stages have been seen to give maps at all four strides for any image size.
+_TIMM_CONVOLUTIONAL = (
+    "convnext", "cspdarknet", "cspresnet", "cspresnext", "darknet", "dla", "dpn", "ecaresnet",
+    "efficientnet", "gernet", "hrnet", "inception_next", "legacy_seresn", "mixnet", "mnasnet",
+    "mobilenetv2", "mobilenetv3", "mobilenetv4", "nfnet", "regnet", "repvgg", "res2net", "resnest",
+    "resnetv2", "resnext", "rexnet", "selecsls", "seresnet", "seresnext", "skresn", "tf_efficient",
+    "tf_mobilenet", "wide_resnet",
+)  # fmt: skip
+_TIMM_TRANSFORMER = ("edgenext", "pvt_v2", "poolformer", "swin_", "swinv2_", "tiny_vit", "nextvit")
+# Names with a size or a head in them that such use does not bear.
+_NOT_THESE = ("_clip", "hrnet_w18_ssld", "swinv2_cr", "tf_efficientnetv2_xl", "hgnet")
+
+
+def backbone_names(families: tuple[str, ...] = ("ResNet", "DenseNet", "VGG")) -> list[str]:
+    """Names of the backbones of these families, in order of size within each."""
+    return [name for family in families for name in FAMILIES[family]]
+
+
+@cache
+def timm_names() -> tuple[str, ...]:
+    """``timm:`` names of convolutional backbones; experimental."""
+    own = set(backbone_names())
+    names = timm.list_models()
+    return tuple(f"{TIMM_PREFIX}{n}" for n in names if n not in own and _is(n, _TIMM_CONVOLUTIONAL))
+
+
+@cache
+def transformer_names() -> tuple[str, ...]:
+    """``timm:`` names of transformer backbones with a pyramid of features; experimental."""
+    return tuple(f"{TIMM_PREFIX}{n}" for n in timm.list_models() if _is(n, _TIMM_TRANSFORMER))
+
+
+def check_backbone(name: str, families: tuple[str, ...] = ("ResNet", "DenseNet", "VGG")) -> str:
+    """The name as a package stores it, with ``timm:`` unless it is of the named families.
+
+    Raises
+    ------
+    NotSupportedError
+        Nothing has that name; gives the nearest.
+    """
+    own = backbone_names(families)
+    text = str(name).strip()
+    bare = text.removeprefix(TIMM_PREFIX)
+    if text in own:
+        return text
+    if bare in own and text != bare:
+        return bare
+    known = {n.removeprefix(TIMM_PREFIX): n for n in (*timm_names(), *transformer_names())}
+    if bare in known:
+        return known[bare]
+    near = difflib.get_close_matches(bare, [*own, *known], n=1, cutoff=0.4)
+    hint = f" Did you mean {known.get(near[0], near[0])!r}?" if near else ""
+    raise NotSupportedError(
+        f"There is no backbone {name!r}.{hint} Offered: {', '.join(own)}, and those of timm that "
+        "backbones() lists."
+    )
+
+
+class Backbone(nn.Module):
+    """Feature maps of an image at strides 4, 8, 16 and 32, by timm.
+
+    Parameters
+    ----------
+    name
+        As :func:`check_backbone` returns it.
+    bands
+        Of the image. Pretrained first filters are repeated over the bands and scaled so that
+        the responses keep their size.
+    pretrained
+        Load timm's default weights.
+
+    Attributes
+    ----------
+    channels
+        Of each map.
+    """
+
+    def __init__(self, name: str, bands: int, pretrained: bool = False) -> None:
+        super().__init__()
+        self.name = name
+        self.body, self.channels = _body(name.removeprefix(TIMM_PREFIX), bands, pretrained)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """float (B, channels, ceil(H / stride), ceil(W / stride)) for each of ``STRIDES``."""
+        height, width = x.shape[-2:]
+        # Families round odd sizes up or down, or refuse them; whole strides suit all.
+        lower, right = -height % STRIDES[-1], -width % STRIDES[-1]
+        if lower or right:
+            x = nn.functional.pad(x, (0, right, 0, lower), mode="replicate")
+        maps = self.body(x)
+        # Swin and its kin give (B, H, W, C).
+        first = [
+            m if m.shape[1] == c else m.permute(0, 3, 1, 2)
+            for m, c in zip(maps, self.channels, strict=True)
+        ]
+        return [
+            m[..., : -(-height // stride), : -(-width // stride)]
+            for m, stride in zip(first, STRIDES, strict=True)
+        ]
+
+    def halves(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """Early and late layers, for rates by layer group: the late hold the last two strides."""
+        parts = [p for p in self.body.children() if any(True for _ in p.parameters())]
+        flat = [
+            q
+            for p in parts
+            for q in (p.children() if isinstance(p, nn.ModuleList | nn.Sequential) else [p])
+            if any(True for _ in q.parameters())
+        ]
+        if len(flat) < 2:
+            return flat, []
+        late = max(1, min(2, len(flat) - 1))
+        return flat[:-late], flat[-late:]
+
+
+def make_backbone(name: str, bands: int, pretrained: bool = True) -> tuple[Backbone, bool]:
+    """A backbone, and whether pretrained weights are in it, by the rule of ``nets.weights``."""
+    name = check_backbone(name)
+    has_weights = timm.is_model_pretrained(name.removeprefix(TIMM_PREFIX))
+    build = partial(Backbone, name, bands)
+    return with_pretrained(build, name, pretrained and has_weights)
+
+
+def pretrained_builders(name: str) -> list[Callable[[bool], nn.Module]]:
+    """What loads the weights of a backbone; empty where there is none of that name."""
+    try:
+        name = check_backbone(name)
+    except NotSupportedError:
+        return []
+    return [partial(Backbone, name, 3)] if timm.is_model_pretrained(_bare(name)) else []
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix(TIMM_PREFIX)
+
+
+def _is(name: str, prefixes: tuple[str, ...]) -> bool:
+    return name.startswith(prefixes) and not any(part in name for part in _NOT_THESE)
+
+
+def _body(name: str, bands: int, pretrained: bool) -> tuple[nn.Module, tuple[int, ...]]:
+    options: dict[str, Any] = {"features_only": True, "in_chans": bands, "pretrained": pretrained}
+    if name.startswith("swin"):
+        # Without it Swin takes images of one size only.
+        options["strict_img_size"] = False
+    info = _feature_info(name)
+    reductions = [entry["reduction"] for entry in info]
+    if not set(STRIDES) <= set(reductions):
+        raise NotSupportedError(
+            f"The backbone {name!r} gives maps at strides {reductions}; {list(STRIDES)} are needed. "
+            "Take one that backbones() lists."
+        )
+    deepest = [len(reductions) - 1 - reductions[::-1].index(s) for s in STRIDES]
+    body = timm.create_model(name, out_indices=tuple(deepest), **options)
+    return body, tuple(body.feature_info.channels())
+
+
+@cache
+def _feature_info(name: str) -> tuple[dict[str, Any], ...]:
+    with torch.device("meta"):
+        model = timm.create_model(name, features_only=True, pretrained=False)
+    return tuple(
+        {"reduction": r, "channels": c}
+        for r, c in zip(model.feature_info.reduction(), model.feature_info.channels(), strict=True)
+    )
