@@ -38,14 +38,11 @@ class RandomRightAngle(v2.Transform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         turns = params["turns"]
-        if turns == 0:
-            return inpt
-        if isinstance(inpt, tv_tensors.BoundingBoxes):
+        if turns and isinstance(inpt, tv_tensors.BoundingBoxes):
             return _turn_boxes(inpt, turns)
+        if not turns or not isinstance(inpt, (tv_tensors.Image, tv_tensors.Mask)):
+            return inpt
         return tv_tensors.wrap(torch.rot90(inpt.as_subclass(Tensor), turns, (-2, -1)), like=inpt)
-
-    # Only images, masks and boxes turn; labels pass through.
-    _transformed_types = (tv_tensors.Image, tv_tensors.Mask, tv_tensors.BoundingBoxes)
 
 
 def _turn_boxes(boxes: tv_tensors.BoundingBoxes, turns: int) -> tv_tensors.BoundingBoxes:
@@ -72,8 +69,6 @@ class RandomLight(v2.Transform):
         Share of samples that change.
     """
 
-    _transformed_types = (tv_tensors.Image,)
-
     def __init__(
         self, brightness: float = BRIGHTNESS, contrast: float = CONTRAST, p: float = 0.75
     ) -> None:
@@ -90,6 +85,8 @@ class RandomLight(v2.Transform):
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
         changed = inpt.as_subclass(Tensor) * params["factor"] + params["shift"]
         return tv_tensors.wrap(changed, like=inpt)
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import logging
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from geodl.base.errors import ModelDataError, NotSupportedError
+from geodl.base.errors import GeodlWarning, ModelDataError, NotSupportedError
 from geodl.base.options import check_choice, check_known
 from geodl.data.memory import free_bytes, peak_tensor_bytes
-
-logger = logging.getLogger(__name__)
 
 # Documented caps: of the largest batch in both modes, and of the recommended one in training.
 MAX_BATCH = 1024
@@ -71,77 +70,97 @@ def estimate_batch_size(model: Any, mode: str = "train", **kwargs: Any) -> Batch
     """
     check_known(kwargs, (), "estimate_batch_size()")
     check_choice(mode, ("train", "eval"), "mode")
-    net, task = getattr(model, "_net", None), getattr(model, "_task", None)
+    net, task = getattr(model, "net", None), getattr(model, "task", None)
     if not isinstance(net, nn.Module) or task is None:
         raise NotSupportedError(
             f"estimate_batch_size() measures networks on image chips; {type(model).__name__} is "
             "none. Text, tabular, time series and tracking models are not supported."
         )
-    data = getattr(model, "_data", None)
     if mode == "eval":
-        contract = model._contract
+        contract = model.contract
         shape = (len(contract.extract_bands), contract.tile_px, contract.tile_px)
-        return measure_batch_size(net, lambda probe, x: probe(x), _zeros(shape), train=False)
-    if data is None:
+        largest = _largest(evaluation_step(net, shape))
+        return BatchSizes(_power_of_two(largest), largest)
+    if model.data is None:
         raise ModelDataError(
             "estimate_batch_size(mode='train') needs the model's data; open it with "
             "from_model(path, data=prepare_data(...)), or use mode='eval'."
         )
-    item = data.train_ds[0]
-    return measure_batch_size(
-        net, lambda probe, batch: task.loss(probe, batch)["loss"], _repeated(task, item), train=True
-    )
+    largest = _largest(training_step(net, task, model.data))
+    return BatchSizes(min(TRAIN_RECOMMENDED, _power_of_two(largest)), largest)
 
 
-def _zeros(shape: tuple[int, int, int]) -> Callable[[int], Tensor]:
-    return lambda size: torch.zeros(size, *shape)
-
-
-def _repeated(task: Any, item: dict[str, Any]) -> Callable[[int], Any]:
-    return lambda size: task.collate([item] * size)
-
-
-def measure_batch_size(
-    net: nn.Module,
-    forward: Callable[[nn.Module, Any], Any],
-    make_batch: Callable[[int], Any],
-    *,
-    train: bool,
-) -> BatchSizes:
-    """The largest batch that a network bears on its device.
+def fitting_batch_size(net: nn.Module, task: Any, data: Any) -> int:
+    """The data's batch size, or the largest below it that fits the device, with a warning.
 
     Parameters
     ----------
-    net
-        Is copied; its weights, gradients and running statistics stay as they are.
-    forward
-        ``forward(net, batch)`` gives the loss in training, anything in evaluation.
-    make_batch
-        A batch of a given size on the CPU.
-    train
-        With gradients, in train mode.
+    net, task, data
+        As in a model that is about to train.
 
     Raises
     ------
     ModelDataError
         Not even the smallest batch fits.
     """
-    device = next(net.parameters()).device
-    probe = copy.deepcopy(net).train(train)
+    wanted: int = data.batch_size
+    largest = _largest(training_step(net, task, data), wanted)
+    if largest < wanted:
+        warnings.warn(
+            f"A batch of {wanted} does not fit the free memory; {largest} is used. A smaller "
+            "chip_size or backbone allows larger batches.",
+            GeodlWarning,
+            stacklevel=3,
+        )
+    return largest
 
-    def run(size: int, backward: bool) -> None:
-        with torch.set_grad_enabled(train):
-            loss = forward(probe, _moved(make_batch(size), device))
-        if backward:
-            loss.backward()
 
-    with torch.random.fork_rng():
-        if device.type == "cuda":
-            largest = _by_trying(lambda size: run(size, train), 2 if train else 1)
-        else:
-            largest = _by_measuring(lambda size: run(size, False), probe, train)
-    cap = TRAIN_RECOMMENDED if train else MAX_BATCH
-    return BatchSizes(min(cap, _power_of_two(largest)), largest)
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step on a batch of any size, on a copy of a network: nothing of the network changes.
+
+    Parameters
+    ----------
+    net
+        The copy, in train or eval mode.
+    forward
+        ``forward(batch)`` runs it; in train mode it gives the loss.
+    make_batch
+        A batch of a given size, on the CPU.
+    """
+
+    net: nn.Module
+    forward: Callable[[Any], Any]
+    make_batch: Callable[[int], Any]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    def run(self, size: int, backward: bool) -> None:
+        """Forward, and backward if asked; the caller's random state is left as it was."""
+        cuda = [torch.cuda.current_device()] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(cuda), torch.set_grad_enabled(self.net.training):
+            loss = self.forward(_moved(self.make_batch(size), self.device))
+            if backward:
+                loss.backward()
+                self.net.zero_grad(set_to_none=True)
+
+
+def training_step(net: nn.Module, task: Any, data: Any) -> Step:
+    """A step on copies of the first training item."""
+    probe, item = copy.deepcopy(net).train(), data.train_ds[(0, data.seed)]
+    return Step(
+        probe,
+        lambda batch: task.loss(probe, batch)["loss"],
+        lambda size: task.collate([item] * size),
+    )
+
+
+def evaluation_step(net: nn.Module, shape: tuple[int, int, int]) -> Step:
+    """A forward pass on zeros; ``shape`` is (bands, height, width)."""
+    probe = copy.deepcopy(net).eval()
+    return Step(probe, probe, lambda size: torch.zeros(size, *shape))
 
 
 def _moved(value: Any, device: torch.device) -> Any:
@@ -154,37 +173,48 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-def _by_measuring(run: Callable[[int], None], net: nn.Module, train: bool) -> int:
+def _largest(step: Step, most: int = MAX_BATCH) -> int:
+    """The largest batch up to ``most`` that the step's device bears."""
+    if step.device.type == "cuda":
+        return _by_trying(step, most)
+    return _by_measuring(step, most)
+
+
+def _by_measuring(step: Step, most: int) -> int:
     """On a CPU: bytes per sample from two batches, and what fits the free memory."""
     small, large = 2, 4
-    peaks = [peak_tensor_bytes(partial(run, size)) for size in (small, large)]
+    train = step.net.training
+    # Without the backward pass, whose peak does not grow evenly with the batch.
+    peaks = [peak_tensor_bytes(partial(step.run, size, False)) for size in (small, large)]
     each = max(1.0, (peaks[1] - peaks[0]) / (large - small))
     fixed = max(0.0, peaks[0] - each * small)
     if train:
         each *= _BACKWARD_FACTOR
-        weights = sum(p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
-        fixed += _TRAINED_COPIES * weights
+        trained = (p for p in step.net.parameters() if p.requires_grad)
+        fixed += _TRAINED_COPIES * sum(p.numel() * p.element_size() for p in trained)
     room = free_bytes(torch.device("cpu")) * _SHARE["cpu"] - fixed
-    return _clamped(int(room / each))
+    return _clamped(int(room / each), most)
 
 
-def _by_trying(run: Callable[[int], None], start: int) -> int:
-    """On a GPU: double until the memory is full, then once halfway back."""
-    best, size = 0, start
-    while size <= MAX_BATCH and _fits(run, size):
+def _by_trying(step: Step, most: int) -> int:
+    """On a GPU: ``most`` if it fits, else doubled from below until the memory is full."""
+    if most < MAX_BATCH and _fits(step, most):
+        return most
+    best, size = 0, 2 if step.net.training else 1
+    while size <= most and _fits(step, size):
         best, size = size, size * 2
-    halfway = best + best // 2
-    if 0 < best < MAX_BATCH and _fits(run, halfway):
+    halfway = min(most, best + best // 2)
+    if best < halfway and _fits(step, halfway):
         best = halfway
-    return _clamped(best)
+    return _clamped(best, most)
 
 
-def _fits(run: Callable[[int], None], size: int) -> bool:
-    device = torch.device("cuda", torch.cuda.current_device())
+def _fits(step: Step, size: int) -> bool:
+    device = step.device
     limit = free_bytes(device) * _SHARE["cuda"] + torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        run(size)
+        step.run(size, step.net.training)
         torch.cuda.synchronize(device)
     except torch.cuda.OutOfMemoryError:
         return False
@@ -194,13 +224,13 @@ def _fits(run: Callable[[int], None], size: int) -> bool:
     return peak <= limit
 
 
-def _clamped(size: int) -> int:
+def _clamped(size: int, most: int) -> int:
     if size < 1:
         raise ModelDataError(
             "Not even the smallest batch fits the free memory; use a smaller chip_size or "
             "backbone, or a device with more memory."
         )
-    return min(size, MAX_BATCH)
+    return min(size, most)
 
 
 def _power_of_two(size: int) -> int:

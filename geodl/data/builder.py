@@ -33,6 +33,7 @@ from geodl.data.folders import (
     united_space,
     united_statistics,
 )
+from geodl.data.memory import free_bytes
 from geodl.data.normalize import (
     BandStatistics,
     cached_statistics,
@@ -109,25 +110,11 @@ class ChipBuilder(ABC):
         first = check_alike(folders)
         chips = source_chips(folders)
         classes = united_classes(folders, request.class_mapping)
-        store = self._store(chips, classes, request)
-        normalization, statistics_name = self._normalization(folders, chips, store, request)
+        normalization, statistics_name = self._normalization(folders, chips, request)
         side_px = item_side(first.tile_size, request)
         split_name = str(check_choice(request.options.get("split", "random"), _SPLITS, "split"))
         split = self._split(chips, classes, split_name, request)
-        train, valid = augmentations(request.transforms, united_space(folders))
-
-        def dataset(positions: Sequence[int], augmentation: Augmentation) -> ChipDataset:
-            return ChipDataset(
-                store,
-                positions,
-                [chips[i].key for i in positions],
-                targets=store.load.targets,  # type: ignore[attr-defined]
-                side_px=side_px,
-                bands=range(first.bands),
-                normalization=normalization,
-                augmentation=augmentation,
-            )
-
+        train_ds, valid_ds = self._datasets(chips, split, classes, normalization, side_px, request)
         return ChipData(
             path=request.paths[0],
             working_dir=request.working_dir or request.paths[0],
@@ -147,12 +134,40 @@ class ChipBuilder(ABC):
             resize_to=request.resize_to,
             image_space=united_space(folders),
             cell_size=united_cell_size(folders),
-            train_ds=dataset(split.train, train),
-            valid_ds=dataset(split.valid, valid),
+            train_ds=train_ds,
+            valid_ds=valid_ds,
             count_classes=partial(count_by_class, chips, folders),
             collate_fn=request.collate_fn,
             num_workers=_workers(request),
         )
+
+    def _datasets(
+        self,
+        chips: Sequence[SourceChip],
+        split: Split,
+        classes: ClassTable,
+        normalization: Normalization,
+        side_px: int,
+        request: DataRequest,
+    ) -> tuple[ChipDataset, ChipDataset]:
+        targets = self.target_kind(classes)
+        store = _store(chips, targets, request)
+        space = united_space([chip.folder for chip in chips])
+
+        def dataset(positions: Sequence[int], augmentation: Augmentation) -> ChipDataset:
+            return ChipDataset(
+                store,
+                positions,
+                [chips[i].key for i in positions],
+                targets=targets,
+                side_px=side_px,
+                bands=range(normalization.bands),
+                normalization=normalization,
+                augmentation=augmentation,
+            )
+
+        train, valid = augmentations(request.transforms, space)
+        return dataset(split.train, train), dataset(split.valid, valid)
 
     def _check(self, request: DataRequest) -> None:
         if request.resize_to is not None and not self.resizable:
@@ -162,19 +177,10 @@ class ChipBuilder(ABC):
                 "chip_size, or the tile size and cell size of the export."
             )
 
-    def _store(
-        self, chips: Sequence[SourceChip], classes: ClassTable, request: DataRequest
-    ) -> ChipStore:
-        loader = ChipLoader(self.target_kind(classes), request.resize_to)
-        # Each worker process keeps chips of its own.
-        limit = DEFAULT_LIMIT_BYTES // max(1, _workers(request))
-        return ChipStore(chips, loader, limit)
-
     def _normalization(
         self,
         folders: Sequence[ChipFolder],
         chips: Sequence[SourceChip],
-        store: ChipStore,
         request: DataRequest,
     ) -> tuple[Normalization, str]:
         first, statistics = folders[0], united_statistics(folders)
@@ -221,6 +227,14 @@ class ChipBuilder(ABC):
 
 
 _SPLITS = ("random", "block")
+
+
+def _store(chips: Sequence[SourceChip], targets: TargetKind, request: DataRequest) -> ChipStore:
+    limit = min(DEFAULT_LIMIT_BYTES, free_bytes(torch.device("cpu")) // 4)
+    # Each worker process keeps chips of its own.
+    return ChipStore(
+        chips, ChipLoader(targets, request.resize_to), limit // max(1, _workers(request))
+    )
 
 
 def _file_facts(chip: SourceChip) -> tuple[str, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
@@ -31,8 +32,6 @@ class ShownFigure(Figure):
 
     def to_png(self) -> bytes:
         """The figure as a PNG file."""
-        import io
-
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", bbox_inches="tight")
         return buffer.getvalue()

@@ -190,25 +190,36 @@ def chip_bounds(chips: Sequence[SourceChip]) -> np.ndarray | None:
 
     Returns
     -------
-    float64 (N, 4): xmin, ymin, xmax, ymax by the chips' own georeference; None where a chip has
-    none.
+    float64 (N, 4): xmin, ymin, xmax, ymax by the chips' own georeference; None where they have
+    none. Folders that are not in map space lie apart from all others.
 
     Raises
     ------
     FormatError
         An unreadable image; names the file.
     """
-    bounds = []
-    for chip in chips:
+    bounds, placed = np.empty((len(chips), 4), np.float64), False
+    for i, chip in enumerate(chips):
         with open_image(chip.ref.image) as dataset:
-            if dataset.transform.is_identity:
-                return None
-            west, south, east, north = array_bounds(
-                dataset.height, dataset.width, dataset.transform
-            )
-        # Chips in image space count rows downwards, which turns south and north around.
-        bounds.append((min(west, east), min(south, north), max(west, east), max(south, north)))
-    return np.array(bounds, np.float64)
+            placed |= not dataset.transform.is_identity
+            size = dataset.height, dataset.width
+            west, south, east, north = array_bounds(*size, dataset.transform)
+        # Rows that count downwards, as in image space, turn south and north around.
+        bounds[i] = min(west, east), min(south, north), max(west, east), max(south, north)
+    if not placed:
+        return None
+    return _apart(bounds, chips)
+
+
+def _apart(bounds: np.ndarray, chips: Sequence[SourceChip]) -> np.ndarray:
+    """Shift the chips of each folder without map coordinates to a place of its own."""
+    width = 10 * (bounds[:, [0, 2]].max() - bounds[:, [0, 2]].min())
+    paths = [chip.folder.path for chip in chips]
+    number = {path: i for i, path in enumerate(dict.fromkeys(paths))}
+    for i, chip in enumerate(chips):
+        if chip.folder.image_space != "MAP_SPACE":
+            bounds[i, [0, 2]] += number[chip.folder.path] * width
+    return bounds
 
 
 def _paths(folders: Sequence[ChipFolder]) -> str:

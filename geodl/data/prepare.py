@@ -107,7 +107,7 @@ def prepare_data(
         batch_size=None if batch_size is None else as_int(batch_size, "batch_size", minimum=2),
         transforms=transforms,
         collate_fn=_callable(collate_fn),
-        seed=as_int(seed, "seed"),
+        seed=as_int(seed, "seed", minimum=0),
         resize_to=as_size(resize_to),
         working_dir=None if working_dir is None else Path(working_dir).expanduser(),
         options=check_keywords(kwargs, builder.keywords, name),

@@ -4,9 +4,20 @@ import pytest
 import torch
 from torch import nn
 
-from geodl.base.errors import ModelDataError, NotSupportedError, OptionError, UnknownOptionError
+from geodl.base.errors import (
+    GeodlWarning,
+    ModelDataError,
+    NotSupportedError,
+    OptionError,
+    UnknownOptionError,
+)
 from geodl.data import batch_size as sizes
-from geodl.data.batch_size import BatchSizes, estimate_batch_size, typical_batch_size
+from geodl.data.batch_size import (
+    BatchSizes,
+    estimate_batch_size,
+    fitting_batch_size,
+    typical_batch_size,
+)
 from geodl.data.memory import free_bytes, peak_tensor_bytes
 
 CPU = torch.device("cpu")
@@ -30,13 +41,18 @@ class Task:
         return {"loss": net(batch["image"]).mean()}
 
 
+class Items:
+    def __getitem__(self, index):
+        return {"image": torch.zeros(3, 32, 32)}
+
+
 @pytest.fixture
 def model():
     return SimpleNamespace(
-        _net=Net(),
-        _task=Task(),
-        _data=SimpleNamespace(train_ds=[{"image": torch.zeros(3, 32, 32)}]),
-        _contract=SimpleNamespace(extract_bands=(0, 1, 2), tile_px=32),
+        net=Net(),
+        task=Task(),
+        data=SimpleNamespace(train_ds=Items(), batch_size=16, seed=1),
+        contract=SimpleNamespace(extract_bands=(0, 1, 2), tile_px=32),
     )
 
 
@@ -62,7 +78,7 @@ def test_a_step_of_the_largest_batch_fits_the_memory_it_was_measured_for(model, 
     found = estimate_batch_size(model)
     assert 2 <= found.recommended_batchsize <= found.max_batchsize < 1024
     x = torch.zeros(found.max_batchsize, 3, 32, 32)
-    used = peak_tensor_bytes(lambda: model._net(x).mean().backward())
+    used = peak_tensor_bytes(lambda: model.net(x).mean().backward())
     assert 0.2 * free < used < free
     assert found.recommended_batchsize & (found.recommended_batchsize - 1) == 0
 
@@ -75,13 +91,13 @@ def test_evaluation_bears_larger_batches_than_training(model, monkeypatch):
 
 
 def test_the_model_and_torchs_random_state_stay_as_they_were(model):
-    model._net.eval()
-    before = {k: v.clone() for k, v in model._net.state_dict().items()}
+    model.net.eval()
+    before = {k: v.clone() for k, v in model.net.state_dict().items()}
     state = torch.get_rng_state()
     estimate_batch_size(model)
-    assert not model._net.training
-    assert all(torch.equal(v, before[k]) for k, v in model._net.state_dict().items())
-    assert all(p.grad is None for p in model._net.parameters())
+    assert not model.net.training
+    assert all(torch.equal(v, before[k]) for k, v in model.net.state_dict().items())
+    assert all(p.grad is None for p in model.net.parameters())
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -92,13 +108,22 @@ def test_a_model_that_fits_nowhere_says_what_to_do(model, monkeypatch):
 
 
 def test_training_needs_data_and_evaluation_does_not(model):
-    model._data = None
+    model.data = None
     with pytest.raises(ModelDataError, match="data=prepare_data"):
         estimate_batch_size(model)
     assert estimate_batch_size(model, "eval").max_batchsize >= 1
 
 
-@pytest.mark.parametrize("other", [None, SimpleNamespace(), SimpleNamespace(_net=None, _task=None)])
+def test_a_batch_that_does_not_fit_is_cut_with_a_message(model, monkeypatch):
+    with_memory(monkeypatch, 2**40)
+    assert fitting_batch_size(model.net, model.task, model.data) == 16
+    with_memory(monkeypatch, 2 * 2**20)
+    with pytest.warns(GeodlWarning, match="batch of 16 does not fit"):
+        found = fitting_batch_size(model.net, model.task, model.data)
+    assert 1 <= found < 16
+
+
+@pytest.mark.parametrize("other", [None, SimpleNamespace(), SimpleNamespace(net=None, task=None)])
 def test_other_models_are_not_supported(other):
     with pytest.raises(NotSupportedError, match="image chips"):
         estimate_batch_size(other)
@@ -142,12 +167,36 @@ def test_typical_batches_shrink_with_memory_and_stay_powers_of_two(monkeypatch):
     assert all(size & (size - 1) == 0 for size in found)
 
 
+@pytest.mark.parametrize(
+    ("bears", "most", "expected"),
+    [
+        (100, 1024, 96),
+        (70, 1024, 64),
+        (5000, 1024, 1024),
+        (100, 80, 80),
+        (100, 16, 16),
+        (10, 48, 8),
+    ],
+)
+def test_a_gpu_is_tried_with_larger_and_larger_batches(model, monkeypatch, bears, most, expected):
+    tried = []
+
+    def fits(step, size):
+        tried.append(size)
+        return size <= bears
+
+    monkeypatch.setattr(sizes, "_fits", fits)
+    step = sizes.training_step(model.net, model.task, model.data)
+    assert sizes._by_trying(step, most) == expected
+    assert max(tried) <= max(most, 2 * bears)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_on_a_gpu_the_largest_batch_really_runs(model, mode):
-    model._net.cuda()
+    model.net.cuda()
     found = estimate_batch_size(model, mode)
     assert 2 <= found.recommended_batchsize <= found.max_batchsize <= 1024
     x = torch.zeros(found.max_batchsize, 3, 32, 32, device="cuda")
-    assert model._net(x).shape[0] == found.max_batchsize
+    assert model.net(x).shape[0] == found.max_batchsize

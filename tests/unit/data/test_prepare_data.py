@@ -1,6 +1,8 @@
 import hashlib
 import json
 import pickle
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -163,9 +165,9 @@ def test_the_batch_is_cut_to_the_training_set_and_estimated_for_none(make_export
 @pytest.mark.parametrize(
     ("argument", "value"),
     [("batch_size", 1), ("batch_size", "many"), ("chip_size", 0), ("val_split_pct", 10),
-     ("val_split_pct", -0.1), ("val_split_pct", 1.0), ("seed", "x"), ("collate_fn", 3),
-     ("split", "rows"), ("num_workers", -1), ("norm_pct", 2), ("stratify", "perhaps"),
-     ("transforms", "flip")],
+     ("val_split_pct", -0.1), ("val_split_pct", 1.0), ("seed", "x"), ("seed", -1),
+     ("collate_fn", 3), ("split", "rows"), ("num_workers", -1), ("norm_pct", 2),
+     ("stratify", "perhaps"), ("transforms", "flip")],
 )  # fmt: skip
 def test_values_outside_their_domain_are_refused_by_name(make_export, argument, value):
     folder = make_export(bands=2)
@@ -194,6 +196,11 @@ def test_an_unknown_dataset_type_names_the_known_ones(make_export):
     (folder / "esri_model_definition.emd").unlink()
     with pytest.raises(NotSupportedError, match=r"'PASCAL_VOC_rectangles'"):
         prepare_data(folder, dataset_type="PASCAL_VOC_rectangle")
+
+
+def test_the_package_itself_needs_no_torch():
+    code = "import sys, geodl.data; list(geodl.data.DATASETS); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_each_dataset_type_of_the_table_can_be_loaded():
@@ -227,6 +234,19 @@ def test_a_block_split_keeps_overlapping_chips_apart(make_export):
     assert len(valid) == 4
     assert len(train) > 10
     assert not any(abs(a - c) < 2 and abs(b - d) < 2 for a, b in valid for c, d in train)
+
+
+def test_folders_in_pixel_space_lie_apart_in_a_block_split(make_export):
+    folders = [make_export(name, chips=12, space="PIXEL_SPACE") for name in ("one", "two")]
+    data = prepare_data(folders, split="block", val_split_pct=0.1)
+    assert len(data.train_ds) == 22  # in map space each would hide the other's twin
+
+
+def test_a_block_split_of_one_place_in_two_folders_drops_the_twins(make_export):
+    folders = [make_export(name, chips=12) for name in ("one", "two")]
+    data = prepare_data(folders, split="block", val_split_pct=0.1)
+    places = [{n[2:] for n in d.names} for d in (data.train_ds, data.valid_ds)]
+    assert not places[0] & places[1]
 
 
 def test_a_block_split_without_positions_takes_neighbours_by_number(make_export):
@@ -528,7 +548,9 @@ def test_models_go_under_the_working_folder(make_export, tmp_path):
 @pytest.mark.parametrize("mode", BOTH)
 def test_eight_small_chips_are_prepared_in_a_fifth_of_a_second(make_export, mode):
     folder = make_export(mode=mode, bands=4, dtype="uint16")
-    prepare_data(folder)
-    start = time.perf_counter()
-    prepare_data(folder)
-    assert time.perf_counter() - start < 0.2
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        prepare_data(folder)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.2
