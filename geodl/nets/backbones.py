@@ -173,8 +173,8 @@ def _body(name: str, bands: int, pretrained: bool) -> tuple[nn.Module, tuple[int
     reductions = [entry["reduction"] for entry in info]
     if not set(STRIDES) <= set(reductions):
         raise NotSupportedError(
-            f"The backbone {name!r} gives maps at strides {reductions}; {list(STRIDES)} are needed. "
-            "Take one that backbones() lists."
+            f"The backbone {name!r} gives maps at strides {reductions}; {list(STRIDES)} are "
+            "needed. Take one that backbones() lists."
         )
     deepest = [len(reductions) - 1 - reductions[::-1].index(s) for s in STRIDES]
     body = timm.create_model(name, out_indices=tuple(deepest), **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -292,14 +291,9 @@ def level_of(cell_px: float) -> int:
 
 
 def to_grid(x: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A feature map brought to the cells of a grid: averaged, or interpolated where it is coarser."""
+    """A feature map on the cells of a grid: averaged, or interpolated where it is coarser."""
     if tuple(x.shape[-2:]) == shape:
         return x
     if x.shape[-2] >= shape[0] and x.shape[-1] >= shape[1]:
         return functional.adaptive_avg_pool2d(x, shape)
     return functional.interpolate(x, size=shape, mode="bilinear", align_corners=False)
-
-
-def sigmoid_prior(bias: float) -> float:
-    """The score that a starting bias gives."""
-    return 1 / (1 + math.exp(-bias))

@@ -44,19 +44,23 @@ class ObjectTask(Task):
     -------
     nms_overlap
         IoU of two boxes of a class above which the weaker is dropped when the validation set is
-        scored during training; 1 for networks that give each object once.
+        scored; 1 for networks that give each object once.
+    threshold
+        Least score of detections that count when the validation set is scored.
     """
 
     kind: ClassVar[Literal["objects"]] = "objects"
     metric_names = ("average_precision",)
-    option_defaults: ClassVar[Mapping[str, Any]] = {"nms_overlap": 0.1}
+    option_defaults: ClassVar[Mapping[str, Any]] = {
+        "nms_overlap": 0.1,
+        "threshold": VALIDATION_THRESHOLD,
+    }
     predict_defaults: ClassVar[Mapping[str, Any]] = {"thresh": 0.5, "nms_overlap": 0.1}
 
     def __init__(self, classes: Any, **options: Any) -> None:
         super().__init__(classes, **options)
-        self.nms_overlap = as_float(
-            self.options["nms_overlap"], "nms_overlap", minimum=0.0, maximum=1.0
-        )
+        self.nms_overlap = as_share(self.options["nms_overlap"], "nms_overlap")
+        self.threshold = as_share(self.options["threshold"], "threshold")
 
     # ---- training
 
@@ -66,7 +70,7 @@ class ObjectTask(Task):
 
     def validate(self, net: nn.Module, batch: Batch) -> dict[str, Any]:
         output: DetectionOutput = net(batch["image"])
-        found = _suppressed(output.decode(VALIDATION_THRESHOLD), self.nms_overlap)
+        found = _suppressed(output.decode(self.threshold), self.nms_overlap)
         return {"loss": output.losses(batch["target"])["loss"], "state": found}
 
     def new_meter(self) -> BoxMeter:
@@ -104,8 +108,8 @@ class ObjectTask(Task):
             return self.detect(
                 net,
                 x,
-                threshold=as_float(given["thresh"], "thresh", minimum=0.0, maximum=1.0),
-                nms_overlap=as_float(given["nms_overlap"], "nms_overlap", minimum=0.0, maximum=1.0),
+                threshold=as_share(given["thresh"], "thresh"),
+                nms_overlap=as_share(given["nms_overlap"], "nms_overlap"),
             )
 
     # ---- pictures
@@ -115,18 +119,18 @@ class ObjectTask(Task):
     ) -> None:
         target = item["target"]
         truth = np.asarray(target["boxes"]), np.asarray(target["labels"])
-        found = prediction.boxes, prediction.labels
-        height, width = picture.shape[:2]
-        for axes, (boxes, labels) in ((ax_truth, truth), (ax_pred, found)):
-            # Pixel edges, not centres, are whole numbers in the frame of the boxes.
-            axes.imshow(picture, extent=(0, width, height, 0), interpolation="nearest")
-            self._draw_boxes(axes, boxes, labels)
-        for box, label, score in zip(
-            prediction.boxes, prediction.labels, prediction.scores, strict=True
+        self._draw_boxes(ax_truth, picture, *truth)
+        self.draw_detections(ax_pred, prediction, picture)
+
+    def draw_detections(self, axes: Any, found: Detections, picture: np.ndarray) -> None:
+        """Picture, boxes in class colours, and their scores."""
+        self._draw_boxes(axes, picture, found.boxes, found.labels)
+        for (x0, y0, _, _), label, score in zip(
+            found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
         ):
-            ax_pred.text(
-                box[0],
-                box[1],
+            axes.text(
+                x0,
+                y0,
                 f"{score:.2f}",
                 fontsize=6,
                 color=self._color(label),
@@ -134,12 +138,16 @@ class ObjectTask(Task):
                 clip_on=True,
             )
 
-    def _draw_boxes(self, axes: Any, boxes: np.ndarray, labels: np.ndarray) -> None:
+    def _draw_boxes(
+        self, axes: Any, picture: np.ndarray, boxes: np.ndarray, labels: np.ndarray
+    ) -> None:
+        height, width = picture.shape[:2]
+        # Whole numbers in the frame of the boxes are the edges of pixels, not their centres.
+        axes.imshow(picture, extent=(0, width, height, 0), interpolation="nearest")
         for (x0, y0, x1, y1), label in zip(boxes.tolist(), labels.tolist(), strict=True):
+            color = self._color(label)
             axes.add_patch(
-                Rectangle(
-                    (x0, y0), x1 - x0, y1 - y0, fill=False, linewidth=1.5, color=self._color(label)
-                )
+                Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, linewidth=1.5, color=color)
             )
 
     def _color(self, label: int) -> tuple[float, float, float]:
@@ -171,13 +179,18 @@ class BoxMeter(Meter):
             for target in batch["target"]
         )
 
-    def by_class(self, threshold: float = 0.0) -> np.ndarray:
-        """float64 (K,): average precision of detections from a score on; NaN without truth."""
-        found = [part.take(part.scores >= threshold) for part in self.found]
-        return average_precision(self.truth, found, self.class_count, (self.iou_threshold,))[:, 0]
+    def by_class(self) -> np.ndarray:
+        """float64 (K,): average precision; NaN for a class without truth."""
+        threshold = (self.iou_threshold,)
+        return average_precision(self.truth, self.found, self.class_count, threshold)[:, 0]
 
     def compute(self) -> dict[str, float]:
         return {"average_precision": mean_precision(self.by_class())}
+
+
+def as_share(value: Any, name: str) -> float:
+    """A number of 0..1."""
+    return as_float(value, name, minimum=0.0, maximum=1.0)
 
 
 def _suppressed(

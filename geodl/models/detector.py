@@ -1,0 +1,228 @@
+"""What all object detectors share: average precision, boxes in an image file, drawing."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+from geodl.base.errors import NotSupportedError
+from geodl.base.options import as_bool, as_int
+from geodl.core.contract import ModelContract
+from geodl.data.draw import draw_legend, to_picture
+from geodl.data.figure import ShownFigure, new_figure, show
+from geodl.models.image_detection import detect_in_tiles, detect_whole, read_picture
+from geodl.ops.average_precision import mean_precision
+from geodl.tasks.objects import BoxMeter, ObjectTask, as_share
+from geodl.train.evaluate import evaluate
+
+_PICTURE_IN = 8.0
+
+
+class Detector:
+    """Methods of a TorchModel that finds boxes; goes before TorchModel among the bases."""
+
+    kind: ClassVar[Literal["objects"]] = "objects"
+    dataset_types = ("PASCAL_VOC_rectangles", "KITTI_rectangles")
+
+    net: nn.Module
+    task: ObjectTask
+    contract: ModelContract
+    data: Any
+
+    def average_precision_score(
+        self,
+        detect_thresh: float = 0.2,
+        iou_thresh: float = 0.1,
+        mean: bool = False,
+        show_progress: bool = True,
+    ) -> dict[str, float] | float:
+        """Average precision on the validation set, as COCO defines it (101 recalls).
+
+        Parameters
+        ----------
+        detect_thresh
+            Detections with lower scores do not count, 0..1.
+        iou_thresh
+            Least overlap with a true box for a detection to be right, 0..1.
+        mean
+            False: a dict by class name; True: the mean over the classes that occur in the truth.
+        show_progress
+            Show a bar where the error stream is a terminal.
+
+        Returns
+        -------
+        0..1; NaN for a class that the validation set has no object of.
+
+        Raises
+        ------
+        ModelDataError
+            The model was opened without data.
+        """
+        from geodl.train.device import net_device
+
+        data = self._need_data("average_precision_score()")  # type: ignore[attr-defined]
+        threshold = as_share(detect_thresh, "detect_thresh")
+        task = type(self.task)(self.task.classes, **{**self.task.options, "threshold": threshold})
+        meter = BoxMeter(len(task.classes), as_share(iou_thresh, "iou_thresh"))
+        evaluate(
+            self.net,
+            task,
+            data.valid_loader(task.collate),
+            net_device(self.net),
+            meter=meter,
+            progress=as_bool(show_progress, "show_progress"),
+        )
+        scores = meter.by_class()
+        if as_bool(mean, "mean"):
+            return mean_precision(scores)
+        return dict(zip(task.classes.names, scores.tolist(), strict=True))
+
+    def score_for_package(self) -> dict[str, Any]:
+        """Average precision of the classes that occur, for the definition."""
+        scores = self.average_precision_score(show_progress=False)
+        known = {k: v for k, v in dict(scores).items() if not math.isnan(v)}  # type: ignore[arg-type]
+        return {"average_precision_score": known}
+
+    def predict(
+        self,
+        image_path: str | os.PathLike[str],
+        threshold: float = 0.5,
+        nms_overlap: float = 0.1,
+        return_scores: bool = False,
+        visualize: bool = False,
+        resize: bool = False,
+        batch_size: int = 1,
+    ) -> tuple[list[Any], ...]:
+        """Find objects in an image file.
+
+        Parameters
+        ----------
+        image_path
+            Any image that GDAL reads, with at least the bands the model takes.
+        threshold
+            Least score, 0..1.
+        nms_overlap
+            IoU of two boxes of a class above which the weaker is dropped, 0..1.
+        return_scores
+            Also return the scores.
+        visualize
+            Show the image with its boxes, in a notebook.
+        resize
+            Scale the whole image to the size the model was trained on; otherwise windows of that
+            size slide over it.
+        batch_size
+            Windows at once.
+
+        Returns
+        -------
+        ``(boxes, labels)`` or ``(boxes, labels, scores)``: boxes ``[xmin, ymin, width, height]``
+        in pixels of the image (x right, y down), class names, scores of 0..1; best first.
+
+        Raises
+        ------
+        SourceNotFoundError, FormatError
+            No such file, or one that cannot be read.
+        ModelDataError
+            The image lacks bands that the model takes.
+        """
+        picture = read_picture(image_path, self.contract)
+        options = {
+            "threshold": as_share(threshold, "threshold"),
+            "nms_overlap": as_share(nms_overlap, "nms_overlap"),
+        }
+        batch = as_int(batch_size, "batch_size", minimum=1)
+        model = (self.net.eval(), self.task, self.contract, picture)
+        if as_bool(resize, "resize"):
+            found = detect_whole(*model, self._resized_to(), **options)
+        else:
+            found = detect_in_tiles(*model, batch=batch, **options)
+        if as_bool(visualize, "visualize"):
+            show(self._drawn(picture.data, picture.mask, found))
+        x0, y0, x1, y1 = found.boxes.T
+        boxes = [
+            list(box) for box in zip(*(v.tolist() for v in (x0, y0, x1 - x0, y1 - y0)), strict=True)
+        ]
+        names = self.contract.classes.names
+        labels = [names[label - 1] for label in found.labels.tolist()]
+        if as_bool(return_scores, "return_scores"):
+            return boxes, labels, found.scores.tolist()
+        return boxes, labels
+
+    def _resized_to(self) -> tuple[int, int]:
+        """Height and width of the whole image for the network."""
+        resized = getattr(self.data, "resize_to", None)
+        return tuple(resized) if resized else (self.contract.tile_px,) * 2
+
+    def _drawn(self, pixels: Any, mask: Any, found: Any) -> ShownFigure:
+        contract = self.contract
+        names = (
+            [contract.band_names[b] for b in contract.extract_bands]
+            if (contract.band_names)
+            else []
+        )
+        picture = to_picture(pixels, mask, str(pixels.dtype), names)
+        figure = new_figure(_PICTURE_IN, _PICTURE_IN * pixels.shape[1] / pixels.shape[2])
+        axes = figure.add_subplot()
+        axes.set_axis_off()
+        self.task.draw_detections(axes, found, picture)
+        draw_legend(figure, contract.classes)
+        return figure
+
+    def predict_video(
+        self,
+        input_video_path: str | os.PathLike[str],
+        metadata_file: str | os.PathLike[str],
+        threshold: float = 0.5,
+        nms_overlap: float = 0.1,
+        track: bool = False,
+        visualize: bool = False,
+        output_file_path: str | os.PathLike[str] | None = None,
+        multiplex: bool = False,
+        multiplex_file_path: str | os.PathLike[str] | None = None,
+        tracker_options: Mapping[str, Any] = {
+            "assignment_iou_thrd": 0.3,
+            "vanish_frames": 40,
+            "detect_frames": 10,
+        },
+        visual_options: Mapping[str, Any] = {
+            "show_scores": True,
+            "show_labels": True,
+            "thickness": 2,
+            "fontface": 0,
+            "color": (255, 255, 255),
+        },
+        resize: bool = False,
+    ) -> None:
+        """Refused: this version reads no video.
+
+        Raises
+        ------
+        NotSupportedError
+            Always; says how to score the frames.
+        """
+        raise NotSupportedError(
+            f"{type(self).__name__} works on images, not on videos: write the frames of "
+            f"{os.fspath(input_video_path)} as image files and call predict() on each."
+        )
+
+    def show_results(
+        self, rows: int = 5, thresh: float = 0.5, nms_overlap: float = 0.1
+    ) -> ShownFigure:
+        """Truth on the left and detections on the right, for some validation chips.
+
+        Parameters
+        ----------
+        rows
+            How many chips.
+        thresh
+            Least score of the detections drawn.
+        nms_overlap
+            IoU of two boxes of a class above which the weaker is dropped.
+        """
+        return super().show_results(  # type: ignore[misc,no-any-return]
+            rows, thresh=thresh, nms_overlap=nms_overlap
+        )

@@ -1,0 +1,143 @@
+"""Objects in one image file, without georeference: what ``predict`` of the detectors does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geodl.base.errors import ModelDataError, SourceNotFoundError
+from geodl.core.blocks import RasterBlock
+from geodl.core.contract import ModelContract
+from geodl.core.detections import Detections
+from geodl.core.grid import GeoGrid, Window
+from geodl.core.plan import TilePlan
+from geodl.data.dataset import resize_image
+from geodl.formats.images import read_image
+from geodl.infer.tiles import TileRunner, clean_block, cut_tile
+from geodl.ops.nms import suppress_detections
+from geodl.tasks.objects import ObjectTask
+from geodl.train.device import net_device
+
+# A box that comes so near to a tile's edge is taken for one that the edge cuts.
+_EDGE_PX = 2.0
+
+
+def read_picture(path: str | os.PathLike[str], contract: ModelContract) -> RasterBlock:
+    """The bands of an image that a model takes, 0 where there is no data.
+
+    Raises
+    ------
+    SourceNotFoundError
+        There is no such file.
+    FormatError
+        It cannot be read.
+    ModelDataError
+        It has too few bands.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SourceNotFoundError(f"There is no image file {path}.")
+    image = read_image(path)
+    if len(image.data) <= max(contract.extract_bands):
+        raise ModelDataError(
+            f"{path} has {len(image.data)} bands; {contract.model_name} takes the bands "
+            f"{[band + 1 for band in contract.extract_bands]} (counted from 1)."
+        )
+    bands = list(contract.extract_bands)
+    return clean_block(RasterBlock(image.data[bands], image.mask))
+
+
+def detect_in_tiles(
+    net: nn.Module,
+    task: ObjectTask,
+    contract: ModelContract,
+    picture: RasterBlock,
+    *,
+    threshold: float,
+    nms_overlap: float,
+    batch: int,
+) -> Detections:
+    """Slide windows of the training size over an image, each overlapping the next by half.
+
+    A window owns the objects whose centre lies in its middle; those that its edge cuts are left
+    to the neighbour, as in ``detect_objects``.
+
+    Returns
+    -------
+    Detections in pixels of the image, best first.
+    """
+    _, height, width = picture.data.shape
+    grid = GeoGrid(width=width, height=height, transform=(1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+    tile = contract.tile_px
+    plan = TilePlan.make(grid, tile_px=tile, padding_px=tile // 4)
+    runner = TileRunner(net, contract.normalization, batch=batch, device=str(net_device(net)))
+
+    def call(module: nn.Module, x: Tensor) -> list[Detections]:
+        return task.detect(module, x, threshold=threshold, nms_overlap=nms_overlap)
+
+    parts = [
+        _owned(found, *windows, grid.window)
+        for windows, found in runner.run(_tiles(plan, picture), call)
+    ]
+    found = Detections.concatenate(parts)
+    limit = np.array([width, height] * 2, np.float64)
+    inside = Detections(found.boxes.clip(0, limit), found.scores, found.labels)
+    return suppress_detections(inside, nms_overlap)
+
+
+def _tiles(
+    plan: TilePlan, picture: RasterBlock
+) -> Iterator[tuple[tuple[Window, Window], np.ndarray]]:
+    """((window, its middle), pixels) of every tile."""
+    for block in plan.blocks():
+        i0, i1, j0, j1 = block.tiles
+        for i in range(i0, i1):
+            for j in range(j0, j1):
+                window = plan.tile_window(i, j)
+                pixels, _ = cut_tile(picture, plan.grid.window, window)
+                yield (window, plan.tile_core(i, j)), pixels
+
+
+def _owned(found: Detections, tile: Window, core: Window, image: Window) -> Detections:
+    """Those in image pixels whose centre lies in ``core``, less those cut by an inner edge."""
+    found = found.shift(tile.row, tile.col)
+    x0, y0, x1, y1 = found.boxes.T
+    col, row = (x0 + x1) / 2, (y0 + y1) / 2
+    keep = (col >= core.col) & (col < core.col_stop) & (row >= core.row) & (row < core.row_stop)
+    keep &= (x0 > tile.col + _EDGE_PX) | (tile.col <= image.col)
+    keep &= (y0 > tile.row + _EDGE_PX) | (tile.row <= image.row)
+    keep &= (x1 < tile.col_stop - _EDGE_PX) | (tile.col_stop >= image.col_stop)
+    keep &= (y1 < tile.row_stop - _EDGE_PX) | (tile.row_stop >= image.row_stop)
+    return found.take(keep)
+
+
+def detect_whole(
+    net: nn.Module,
+    task: ObjectTask,
+    contract: ModelContract,
+    picture: RasterBlock,
+    size_yx: tuple[int, int],
+    *,
+    threshold: float,
+    nms_overlap: float,
+) -> Detections:
+    """Objects in an image that is resized to ``size_yx`` as one tile.
+
+    Returns
+    -------
+    Detections in pixels of the image as it was.
+    """
+    _, height, width = picture.data.shape
+    x = torch.from_numpy(contract.normalization.apply(picture.data))
+    x = resize_image(x, size_yx)[None].to(net_device(net))
+    options: dict[str, Any] = {"threshold": threshold, "nms_overlap": nms_overlap}
+    with torch.inference_mode():
+        found = task.detect(net, x, **options)[0]
+    back = np.array([width / size_yx[1], height / size_yx[0]] * 2)
+    return Detections(found.boxes * back, found.scores, found.labels)
