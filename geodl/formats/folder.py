@@ -43,7 +43,7 @@ def open_export(path: str | os.PathLike[str], dataset_type: str | None = None) -
     Returns
     -------
     ChipFolder
-        Chips without a label file are left out, with a DataWarning.
+        Chips whose label file is missing are in it, with no label paths.
 
     Raises
     ------
@@ -59,11 +59,16 @@ def open_export(path: str | os.PathLike[str], dataset_type: str | None = None) -
         raise SourceNotFoundError(f"There is no chip folder {path}; check the path.")
     if not path.is_dir():
         raise FormatError(f"{path} is a file; give the folder that holds images/ and labels/.")
-    stats = _metadata(path / ESRI_STATS)
-    emd = _metadata(path / ESRI_EMD)
-    mode = _mode(path, stats, emd, dataset_type)
+    return open_by_roots(path, path, dataset_type)
+
+
+def open_by_roots(path: Path, roots: Path, dataset_type: str | None = None) -> ChipFolder:
+    """:func:`open_export` with root files of another folder, for example of an earlier state."""
+    stats = _metadata(roots / ESRI_STATS)
+    emd = _metadata(roots / ESRI_EMD)
+    mode = _mode(roots, stats, emd, dataset_type)
     chip_format: ChipFormat = FORMATS[mode]()
-    chips = chips_of(path, chip_format)
+    chips = chips_of(path, roots, chip_format)
     with open_image(chips[0].image) as dataset:
         shape = (dataset.count, dataset.height, dataset.width)
         dtype = dataset.dtypes[0]

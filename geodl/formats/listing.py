@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from geodl.base.errors import DataWarning, FormatError
+from geodl.base.errors import FormatError
 from geodl.formats.base import ESRI_MAP, ChipFormat, ChipRef
 from geodl.formats.images import IMAGE_SUFFIXES
 
@@ -45,19 +44,24 @@ class _Names:
         return here
 
 
-def chips_of(path: Path, chip_format: ChipFormat) -> tuple[ChipRef, ...]:
-    """The chips of a folder that have a label.
+def chips_of(path: Path, roots: Path, chip_format: ChipFormat) -> tuple[ChipRef, ...]:
+    """The chips of a folder; those whose label file is missing have no label paths.
 
-    Chips whose label file is missing are left out, with one DataWarning that counts them.
+    Parameters
+    ----------
+    path
+        The folder with the images and labels.
+    roots
+        The folder with ``map.txt``, if there is one; in an export the same.
 
     Raises
     ------
     FormatError
-        No chip at all, no chip with a label, an image of ``map.txt`` that is missing, a path
-        that leaves the folder, or a chip named twice; names the file and line.
+        No chip at all, an image of ``map.txt`` that is missing, a path that leaves the folder, or
+        a chip named twice; names the file and line.
     """
     names = _Names(path)
-    listed = path / ESRI_MAP
+    listed = roots / ESRI_MAP
     found = list(_mapped(listed, names) if listed.exists() else _scanned(path, names))
     if not found:
         where = listed if listed.exists() else path / "images"
@@ -68,17 +72,7 @@ def chips_of(path: Path, chip_format: ChipFormat) -> tuple[ChipRef, ...]:
         for image, labels in found
     )
     _refuse_twins(chips, path)
-    labelled = tuple(chip for chip in chips if chip.labels)
-    if len(labelled) < len(chips):
-        missing = next(chip.name for chip in chips if not chip.labels)
-        text = (
-            f"{len(chips) - len(labelled)} of {len(chips)} chips in {path} have no label file "
-            f"(the first: {missing}) and are left out."
-        )
-        if not labelled:
-            raise FormatError(f"{text} Nothing is left; export the chips again.")
-        warnings.warn(text, DataWarning, stacklevel=4)
-    return labelled
+    return chips
 
 
 def _mapped(listed: Path, names: _Names) -> Iterator[tuple[Path, tuple[Path, ...]]]:

@@ -1,0 +1,240 @@
+"""The folder of an export: what may stand in it, what is deleted, and its root files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geodl.base.errors import (
+    FormatError,
+    OptionError,
+    OutputError,
+    OutputExistsError,
+)
+from geodl.base.files import read_json, write_atomic, write_json
+from geodl.formats import ChipFolder
+from geodl.formats.accumulated import counts_of_export
+from geodl.formats.base import ESRI_EMD, ESRI_MAP, ESRI_STATS, ESRI_TEXT
+from geodl.formats.counts import ExportCounts
+from geodl.formats.esri import ExportFacts, accumulated_stats, data_emd, map_text, stats_text
+from geodl.formats.folder import open_by_roots
+from geodl.formats.images import SUFFIXES, image_files
+from geodl.tools.chip_blocks import stem_of
+from geodl.tools.chip_options import MOST_CHIPS
+
+RUN_FOLDER = "export.run"
+# The EMD goes last: a folder that has one is finished.
+_ROOT_FILES = (ESRI_TEXT, ESRI_MAP, ESRI_STATS, ESRI_EMD)
+_BASE = "base"
+_LITTER = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
+_STEM = re.compile(r"^(\d{9})\.")
+_PART = re.compile(r"^\..+\.part$")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFolder:
+    """Where an export goes.
+
+    Parameters
+    ----------
+    path
+        Absolute.
+    first
+        Number of the first chip; above 0 chips are added to the export that is there.
+    """
+
+    path: Path
+    first: int
+
+    @property
+    def run_folder(self) -> Path:
+        return self.path / RUN_FOLDER
+
+    @property
+    def unfinished(self) -> bool:
+        return (self.run_folder / "run.json").exists()
+
+    @property
+    def finished(self) -> bool:
+        return not self.unfinished and all((self.path / name).exists() for name in _ROOT_FILES[1:])
+
+    def admit(self, fingerprint: str, *, overwrite: bool) -> None:
+        """Check that an export may be written here; with ``overwrite`` delete the former one.
+
+        Raises
+        ------
+        OutputExistsError
+            Something else is there.
+        OutputError
+            The folder cannot be made or written.
+        """
+        self._make()
+        if self.unfinished:
+            if overwrite and self._fingerprint() != fingerprint:
+                self.clear()
+            return
+        entries = [name for name in os.listdir(self.path) if name.lower() not in _LITTER]
+        if overwrite:
+            self.clear()
+        elif self.finished and self.first == 0:
+            raise OutputExistsError(
+                f"{self.path} holds a finished export; choose another output_location, pass "
+                'overwrite=True to replace it, or add chips to it with context={"startIndex": n}.'
+            )
+        elif entries and not self.finished:
+            raise OutputExistsError(
+                f"{self.path} is not empty and holds no export (there is {sorted(entries)[0]!r}); "
+                "choose another output_location, or pass overwrite=True to write beside that."
+            )
+
+    def _make(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputExistsError(f"{self.path} is a file; output_location is a folder.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"The folder {self.path} cannot be made ({error.strerror}); choose another "
+                "output_location."
+            ) from error
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise OutputError(
+                f"The folder {self.path} cannot be written; choose one that you may write to."
+            )
+
+    def _fingerprint(self) -> Any:
+        known = read_json(self.run_folder / "run.json")
+        return known.get("fingerprint") if isinstance(known, dict) else None
+
+    # -- deleting -----------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Delete what an export has written here, and nothing else."""
+        for path in self._written():
+            path.unlink(missing_ok=True)
+        for name in _ROOT_FILES:
+            (self.path / name).unlink(missing_ok=True)
+        remove_parts(self.path)
+        shutil.rmtree(self.run_folder, ignore_errors=True)
+        for name in ("images", "labels"):
+            folder = self.path / name
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+    def _written(self) -> Iterable[Path]:
+        """Files that ``map.txt`` lists, and those that an unfinished run has numbered."""
+        for root in (self.path, self.run_folder / _BASE):
+            try:
+                text = (root / ESRI_MAP).read_text(encoding="utf-8-sig")
+            except (OSError, UnicodeDecodeError):
+                continue
+            for token in text.split():
+                parts = token.replace("\\", "/").split("/")
+                if parts[0] in ("images", "labels") and ".." not in parts:
+                    yield from image_files(self.path.joinpath(*parts))
+        if self.unfinished:
+            yield from self._numbered()
+
+    def _numbered(self) -> Iterable[Path]:
+        known = read_json(self.run_folder / "run.json")
+        first = int(known.get("settings", {}).get("options", {}).get("first", 0))
+        for name in ("images", "labels"):
+            folder = self.path / name
+            for path in folder.iterdir() if folder.is_dir() else ():
+                stem = _STEM.match(path.name)
+                if stem and int(stem[1]) >= first:
+                    yield path
+
+    # -- adding to an export ------------------------------------------------------------------
+
+    def keep_base(self) -> None:
+        """Copy the root files that stand here into the run folder, once, before they change.
+
+        A run that is killed while it writes the merged files then merges from the copy again.
+        """
+        base = self.run_folder / _BASE
+        if base.exists():
+            return
+        scratch = self.run_folder / f"{_BASE}.part"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        if self.first > 0 and self.path.joinpath(ESRI_MAP).exists():
+            for name in _ROOT_FILES:
+                if (self.path / name).exists():
+                    shutil.copyfile(self.path / name, scratch / name)
+        os.replace(scratch, base)
+
+    def base(self) -> ChipFolder | None:
+        """The export that is added to; None for a new one.
+
+        Raises
+        ------
+        FormatError
+            The export there is broken.
+        """
+        kept = self.run_folder / _BASE
+        roots = kept if kept.exists() else self.path
+        if self.first == 0 or not (roots / ESRI_MAP).exists():
+            return None
+        return open_by_roots(self.path, roots)
+
+    def base_counts(self, base: ChipFolder) -> ExportCounts:
+        """Counts of the export that is added to."""
+        stats = read_json(self.run_folder / _BASE / ESRI_STATS)
+        if not isinstance(stats, dict):
+            raise FormatError(f"{self.path / ESRI_STATS} is no JSON object.")
+        return counts_of_export(base, stats)
+
+    def refuse_taken(self, base: ChipFolder, count: int) -> None:
+        """Refuse numbers that chips of the export have already.
+
+        Raises
+        ------
+        OptionError
+            Names the next free number.
+        """
+        numbers = {int(ref.name) for ref in base.chips if ref.name.isdecimal()}
+        taken = sorted(n for n in numbers if self.first <= n < self.first + count)
+        if taken:
+            raise OptionError(
+                f"startIndex={self.first}: {self.path} has a chip {stem_of(taken[0])} already; the "
+                f"next free number is {max(numbers) + 1}."
+            )
+
+    def make_folders(self) -> None:
+        for name in ("images", "labels"):
+            (self.path / name).mkdir(exist_ok=True)
+
+    # -- finishing ----------------------------------------------------------------------------
+
+    def write_roots(
+        self, facts: ExportFacts, counts: ExportCounts, chips: int, chip_format: str
+    ) -> None:
+        """The four root files; lines of the export that was added to go first."""
+        if self.first + chips > MOST_CHIPS:
+            raise OptionError(f"{self.first + chips} chips do not fit the nine digits of names.")
+        kept = self.run_folder / _BASE / ESRI_MAP
+        before = kept.read_text(encoding="utf-8-sig") if kept.exists() else ""
+        if before and not before.endswith("\n"):
+            before += "\n"
+        stems = map(stem_of, range(self.first, self.first + chips))
+        lines = map_text(facts.chip_format, stems, SUFFIXES[chip_format])
+        remove_parts(self.path)
+        write_atomic(self.path / ESRI_TEXT, stats_text(facts, counts))
+        write_atomic(self.path / ESRI_MAP, before + lines)
+        write_json(self.path / ESRI_STATS, accumulated_stats(facts, counts))
+        write_json(self.path / ESRI_EMD, data_emd(facts, counts))
+
+
+def remove_parts(path: Path) -> None:
+    """Delete half-written files that a killed run has left."""
+    for name in ("images", "labels"):
+        folder = path / name
+        for entry in list(folder.iterdir()) if folder.is_dir() else ():
+            if _PART.match(entry.name):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)

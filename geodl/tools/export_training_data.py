@@ -1,0 +1,168 @@
+"""Training chips from imagery and labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from geodl.base.errors import NotSupportedError
+from geodl.base.options import as_bool, as_int, check_known
+from geodl.runtime.future import start
+from geodl.tools.chip_export import TOOL, ExportCall
+from geodl.tools.chip_options import chip_options, refuse_unsupported, swap_short_form
+
+
+def export_training_data(
+    input_raster: Any,
+    input_class_data: Any = None,
+    chip_format: str | None = None,
+    tile_size: Mapping[str, int] | int | None = None,
+    stride_size: Mapping[str, int] | int | None = None,
+    metadata_format: str | None = None,
+    classvalue_field: str | None = None,
+    buffer_radius: float | None = None,
+    output_location: str | os.PathLike[str] | None = None,
+    context: Mapping[str, Any] | None = None,
+    input_mask_polygons: Any = None,
+    rotation_angle: float = 0,
+    reference_system: str = "MAP_SPACE",
+    process_all_raster_items: bool = False,
+    blacken_around_feature: bool = False,
+    fix_chip_size: bool = True,
+    additional_input_raster: Any = None,
+    input_instance_data: Any = None,
+    instance_class_value_field: str | None = None,
+    min_polygon_overlap_ratio: float = 0,
+    *,
+    gis: Any = None,
+    future: bool = False,
+    estimate: bool = False,
+    client: Any = None,
+    progress: bool = True,
+    overwrite: bool = False,
+    block_size: int | None = None,
+    assume_crs: Any = None,
+    **kwargs: Any,
+) -> str:
+    """Cut labelled chips for training from an image.
+
+    Chips lie on the image's own pixels, row by row from its upper left corner (or the extent's),
+    one stride apart, and wholly inside it: a rest at the right and lower edge that is narrower
+    than one more chip is left out. Chips without a label are left out too, unless asked for.
+
+    Parameters
+    ----------
+    input_raster
+        Whatever :func:`geodl.open_raster` takes.
+    input_class_data
+        Features (a GeoDataFrame or anything geopandas reads; reprojected to the image's CRS), or a
+        class raster (resampled by nearest neighbour where its grid differs; nodata counts as 0,
+        the background). Of overlapping features in pixel labels the last one lies on top.
+    chip_format
+        ``"TIFF"`` (default), ``"PNG"`` (1 to 4 bands of uint8 or uint16), ``"JPEG"`` (1 or 3 bands
+        of uint8) or ``"MRF"``. Values are never rescaled; labels are always lossless.
+    tile_size, stride_size
+        ``{"x": columns, "y": rows}`` in pixels, or one number for both; 256, and no overlap.
+    metadata_format
+        Name of the label format.
+    classvalue_field
+        Field of class numbers or names; None looks for ``classvalue`` or ``value``, and without
+        either all features are of class 1. Names are numbered from 1 in alphabetical order.
+    buffer_radius
+        Radius in map units that points and lines are widened by.
+    output_location
+        Folder of the export; None names it after the raster and the run. The published short form,
+        with radius and folder in the places of ``classvalue_field`` and ``buffer_radius``, is
+        understood.
+    context
+        ``exportAllTiles`` (False), ``startIndex`` (0; above 0 chips are added to the export that is
+        there), ``cellSize`` in units of the CRS, ``extent`` as ``{"xmin", "ymin", "xmax", "ymax",
+        "spatialReference": {"wkid"}}``.
+    input_mask_polygons
+        Only chips wholly inside these polygons are written.
+    reference_system
+        ``"MAP_SPACE"``; in ``"IMAGE_SPACE"`` and ``"PIXEL_SPACE"`` chips are placed by pixels.
+    min_polygon_overlap_ratio
+        A feature labels a chip only if at least this share of it, 0..1, lies inside.
+    rotation_angle, process_all_raster_items, blacken_around_feature, fix_chip_size, \
+additional_input_raster, input_instance_data, instance_class_value_field
+        Of other chip formats; refused unless left at their defaults.
+    future, estimate
+        Return a future at once; or only the worker-hours expected.
+    client
+        A Dask client; None takes the active one, or this process.
+    progress
+        Whether to show progress.
+    overwrite
+        Replace a former export: what it wrote is deleted, and nothing else in the folder.
+    block_size
+        Pixels that are read together. Does not change the result.
+    assume_crs
+        CRS of labels and mask polygons that state none.
+
+    Returns
+    -------
+    The export's folder.
+
+    Raises
+    ------
+    OptionError, UnknownOptionError, NotSupportedError
+        An argument outside its domain; a chip format that cannot hold the image.
+    DataError
+        Labels that cannot be used: none, none on the image, no such class field, mixed classes.
+    GridMismatchError
+        Labels without a CRS for an image with one, or the other way round.
+    PlanError
+        A tile larger than the image or extent.
+    OutputExistsError
+        The folder holds something else.
+    BlockError, OutputError
+        Some chips could not be read or written; the others are kept, the same call goes on.
+    """
+    check_known(kwargs, (), TOOL)
+    classvalue_field, buffer_radius, output_location = swap_short_form(
+        classvalue_field, buffer_radius, output_location
+    )
+    refuse_unsupported(
+        {
+            "rotation_angle": (rotation_angle, 0),
+            "process_all_raster_items": (process_all_raster_items, False),
+            "blacken_around_feature": (blacken_around_feature, False),
+            "fix_chip_size": (fix_chip_size, True),
+            "additional_input_raster": (additional_input_raster, None),
+            "input_instance_data": (input_instance_data, None),
+            "instance_class_value_field": (instance_class_value_field, None),
+        }
+    )
+    if gis is not None:
+        raise NotSupportedError(
+            f"gis={gis!r}: chips go to a folder; pass its path as output_location instead of gis="
+        )
+    call = ExportCall(
+        raster=input_raster,
+        labels=input_class_data,
+        options=chip_options(
+            chip_format=chip_format,
+            tile_size=tile_size,
+            stride_size=stride_size,
+            metadata_format=metadata_format,
+            classvalue_field=classvalue_field,
+            buffer_radius=buffer_radius,
+            context=context,
+            reference_system=reference_system,
+            min_polygon_overlap_ratio=min_polygon_overlap_ratio,
+        ),
+        output_location=output_location,
+        mask_polygons=input_mask_polygons,
+        assume_crs=assume_crs,
+        client=client,
+        progress=as_bool(progress, "progress"),
+        overwrite=as_bool(overwrite, "overwrite"),
+        block_px=None if block_size is None else as_int(block_size, "block_size", minimum=1),
+    )
+    if estimate:
+        return call.estimate()  # type: ignore[return-value]  # a float, as documented
+    if future:
+        return start(call.run)  # type: ignore[return-value]  # a future, as documented
+    return call.run()
