@@ -1,0 +1,158 @@
+"""Commands that work: chips, training, inference, weights. Options come from the tools."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from geodl.cli.main import Run, Word
+from geodl.cli.options import Pairs, add_options, given
+
+
+def add_chips_export(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
+    from geodl.tools.export_training_data import export_training_data
+
+    positional = ("input_raster", "input_class_data")
+    without = ("estimate", "process_all_raster_items")
+    names = add_options(parser, export_training_data, positional=positional, without=without)
+    _add_client(parser)
+
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        folder = export_training_data(**given(options, names), **_client(options))
+        return {"path": str(folder)}
+
+    return run, lambda value: f"chips: {value['path']}"
+
+
+def add_detect(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
+    from geodl.tools.detect_objects import detect_objects
+
+    names = _add_inference(parser, detect_objects)
+
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        found = detect_objects(**given(options, names), **_client(options))
+        if isinstance(found, float):
+            return {"worker_hours": found}
+        counts = found["Class"].value_counts().to_dict()
+        return {"path": found.attrs["path"], "detections": len(found), "classes": counts}
+
+    def word(value: dict[str, Any]) -> str:
+        if "worker_hours" in value:
+            return _hours(value)
+        parts = ", ".join(f"{count} {name}" for name, count in value["classes"].items())
+        return f"{value['detections']} detections ({parts or 'none'}): {value['path']}"
+
+    return run, word
+
+
+def add_classify(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
+    from geodl.tools.classify_pixels import classify_pixels
+
+    names = _add_inference(parser, classify_pixels)
+
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        result = classify_pixels(**given(options, names), **_client(options))
+        if isinstance(result, float):
+            return {"worker_hours": result}
+        rows, cols = result.shape[-2:]
+        return {"path": result.attrs["path"], "width": cols, "height": rows}
+
+    def word(value: dict[str, Any]) -> str:
+        if "worker_hours" in value:
+            return _hours(value)
+        return f"{value['width']} x {value['height']} pixels: {value['path']}"
+
+    return run, word
+
+
+def _add_inference(parser: argparse.ArgumentParser, tool: Any) -> list[str]:
+    names = add_options(
+        parser,
+        tool,
+        positional=("input_raster", "model"),
+        # One raster is given here; several are a VRT or a shell loop.
+        without=("process_all_raster_items",),
+    )
+    _add_client(parser)
+    return names
+
+
+def _hours(value: dict[str, Any]) -> str:
+    return f"{value['worker_hours']:.3g} worker-hours expected"
+
+
+def _add_client(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--client",
+        dest="connect_to",
+        metavar="TARGET",
+        default=None,
+        help="run on a Dask cluster: local, cuda, slurm, an address or a scheduler file",
+    )
+
+
+def _client(options: argparse.Namespace) -> dict[str, Any]:
+    if options.connect_to is None:
+        return {}
+    from geodl.runtime.connect import connect
+
+    return {"client": connect(options.connect_to)}
+
+
+def add_train(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
+    from geodl.base.models import MODELS
+    from geodl.data.prepare import prepare_data
+    from geodl.models.base import TorchModel
+
+    data_names = add_options(parser, prepare_data, positional=("path",))
+    parser.add_argument("model", choices=sorted(MODELS), help="class of the model")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="the model's package")
+    parser.add_argument(
+        "--model-options",
+        nargs="+",
+        action=Pairs,
+        metavar="NAME=VALUE",
+        help="arguments of the model's class, backbone=resnet18 for example",
+    )
+    parser.add_argument(
+        "--data-options",
+        nargs="+",
+        action=Pairs,
+        metavar="NAME=VALUE",
+        help="further keywords of prepare_data, split=block for example",
+    )
+    fit_names = add_options(parser, TorchModel.fit, without=("lr",))
+    parser.add_argument("--lr", type=_rate, help="learning rate, or LOW:HIGH over the layers")
+    parser.add_argument(
+        "--unfreeze", action="store_true", help="train the backbone from the first epoch"
+    )
+
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        data = prepare_data(**given(options, data_names), **(options.data_options or {}))
+        model = MODELS[options.model](data, **(options.model_options or {}))
+        if options.unfreeze:
+            model.unfreeze()
+        model.fit(lr=options.lr, **given(options, fit_names))
+        return {"path": str(model.save(options.output)), "epochs": model.record.rows}
+
+    return run, lambda value: f"model: {value['path']}"
+
+
+def _rate(text: str) -> Any:
+    low, colon, high = text.partition(":")
+    try:
+        return slice(float(low), float(high)) if colon else float(low)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor LOW:HIGH") from None
+
+
+def add_weights_fetch(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
+    parser.add_argument("names", nargs="+", metavar="NAME", help="backbones, resnet34 for example")
+    parser.add_argument("--folder", default=None, help="default: GEODL_WEIGHTS")
+
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        from geodl.nets.weights import fetch
+
+        return {"fetched": fetch(options.names, options.folder)}
+
+    return run, lambda value: "fetched: " + ", ".join(value["fetched"])
