@@ -26,8 +26,8 @@ _SHARE = {"cuda": 0.9, "cpu": 0.5}
 _BACKWARD_FACTOR = 1.25
 # Gradients and the optimiser's two moments, per weight.
 _TRAINED_COPIES = 3
-# Before there is a model: a ResNet-34 U-Net keeps about 1000 bytes per pixel of its input when it
-# trains (measured at 128 and 224 px); larger backbones three times that.
+# Before there is a model: a ResNet-34 U-Net keeps about 1500 bytes per pixel of its input when it
+# trains (measured at 224 px), which this doubles for larger backbones.
 _TYPICAL_BYTES_PER_PIXEL = 3000
 _TYPICAL_FIXED_BYTES = 2**29
 

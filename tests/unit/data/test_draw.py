@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from geodl.base.errors import OptionError
 from geodl.core.classes import ClassTable
 from geodl.core.contract import IGNORE_INDEX
-from geodl.data.draw import draw_boxes, draw_mask, draw_picture, rgb_bands, to_picture
+from geodl.data.draw import draw_boxes, draw_mask, draw_picture, item_picture, rgb_bands, to_picture
 from geodl.data.figure import new_figure, show
 from geodl.data.prepare import prepare_data
 
@@ -114,6 +114,16 @@ def test_show_batch_gives_a_figure_of_rows_of_chips(make_export, mode, bands, dt
 
 def test_show_batch_draws_more_rows_than_there_are_chips(make_export):
     assert len(prepare_data(make_export(chips=2)).show_batch(4, columns=1).axes) == 4
+
+
+def test_the_picture_of_an_item_is_the_raw_chip_and_black_where_it_has_no_data(make_export):
+    data = prepare_data(make_export(mode="Classified_Tiles", nodata=7), transforms=False)
+    item = data.valid_ds[0]
+    item["target"][:3] = IGNORE_INDEX
+    raw = data.valid_ds.store[data.valid_ds.positions[0]].data
+    picture = item_picture(item, data.normalization, data.dtype, data.band_names)
+    assert (picture[:3] == 0).all()
+    np.testing.assert_array_equal(picture[3:], np.moveaxis(raw, 0, -1)[3:])
 
 
 @pytest.mark.parametrize("rows", [0, "many"])
