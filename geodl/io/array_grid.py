@@ -91,9 +91,9 @@ def band_names(array: xr.DataArray) -> tuple[str, ...]:
     ]
     for names in candidates:
         texts = [names] if isinstance(names, str) else names
-        if texts is not None and np.ndim(texts) == 1 and len(texts) == count:
-            if all(isinstance(text, str) for text in texts):
-                return tuple(map(str, texts))
+        fits = texts is not None and np.ndim(texts) == 1 and len(texts) == count
+        if fits and all(isinstance(text, str) for text in texts):
+            return tuple(map(str, texts))
     return tuple(f"Band_{n}" for n in range(1, count + 1))
 
 

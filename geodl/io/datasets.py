@@ -80,9 +80,9 @@ def _open(location: Location) -> xr.Dataset:
             file = fsspec.open(location.text).open()
             dataset = xr.open_dataset(file, engine="h5netcdf", **options)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
+        kind = "Zarr store" if is_zarr(location) else "NetCDF file"
         raise SourceError(
-            f"{location.text} cannot be opened as a {'Zarr store' if is_zarr(location) else 'NetCDF'}"
-            f" of rasters: {error}"
+            f"{location.text} cannot be opened as a {kind} of rasters: {error}"
         ) from error
     return _scaled_coordinates(dataset)
 

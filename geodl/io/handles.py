@@ -94,7 +94,7 @@ def opened(location: Location, stamp: str) -> Iterator[DatasetReader]:
     """
     handles: OrderedDict[tuple[str, str], DatasetReader]
     if getattr(_threads, "process", None) != os.getpid():
-        # After a fork the parent's handles share file offsets with it; they are dropped, not closed.
+        # After a fork the parent's handles share file offsets with it; they are let go.
         _threads.process, _threads.handles = os.getpid(), OrderedDict()
     handles = _threads.handles
     key = (location.text, stamp)

@@ -62,8 +62,8 @@ def open_raster(
         To reproject and resample: EPSG code, WKT or CRS object; pixel size in units of the result's
         CRS; ``"nearest"``, ``"bilinear"``, ``"cubic"``, ``"average"``, ``"mode"``, ...
     chunks
-        ``"auto"``: about 2048 pixels square, whole tiles of the file; a number of pixels; ``(y, x)``;
-        or a dict by dimension.
+        ``"auto"``: about 2048 pixels square, whole tiles of the file; a number of pixels;
+        ``(y, x)``; or a dict by dimension.
     masked
         Float with NaN where there is no data.
     assume_crs

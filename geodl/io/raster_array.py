@@ -1,4 +1,4 @@
-"""xarray objects as sources: windows read lazily, rows downwards, mask from values and coordinate."""
+"""xarray objects as sources: windows read lazily, rows downwards, mask found."""
 
 from __future__ import annotations
 

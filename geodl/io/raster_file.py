@@ -294,9 +294,9 @@ def _georeference(dataset: DatasetReader, location: Location) -> tuple[Affine, s
         residuals = [np.hypot(*np.subtract(inverse @ (p.x, p.y), (p.col, p.row))) for p in points]
         if max(residuals) > _GCP_TOLERANCE_PX:
             warnings.warn(
-                f"{location.text} is placed by {len(points)} ground control points, which lie up to "
-                f"{max(residuals):.1f} pixels off the best affine fit that is used; warp the raster "
-                "first (gdalwarp) where that is too much.",
+                f"{location.text} is placed by {len(points)} ground control points, which lie up "
+                f"to {max(residuals):.1f} pixels off the best affine fit that is used; warp the "
+                "raster first (gdalwarp) where that is too much.",
                 DataWarning,
                 stacklevel=2,
             )

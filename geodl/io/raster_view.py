@@ -98,7 +98,7 @@ class RasterView:
         mask = block.mask
         nodata = self.nodata if self.override is None else self.override
         if not everything or self.override is not None:
-            # The mask counts the bands that are seen; those left out may be the only ones with data.
+            # The mask counts the bands that are seen: those left out may alone have data.
             mask = mask & any_band_valid(data, (nodata,) * self.count)
         return RasterBlock(data, mask)
 

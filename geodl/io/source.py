@@ -189,8 +189,8 @@ def _open_new(item: Any, reading: _Reading) -> RasterSource:
     for name in ("variable", "time"):
         if getattr(reading, name) is not None:
             raise OptionError(
-                f"{location.text} has no {name}s to choose from; {name}= is for Zarr stores, NetCDF "
-                "files and xarray objects."
+                f"{location.text} has no {name}s to choose from; {name}= is for Zarr stores, "
+                "NetCDF files and xarray objects."
             )
     return open_file(location, nodata=reading.nodata, assume_crs=reading.assume_crs)
 
@@ -265,7 +265,7 @@ def _crop_to(source: RasterSource, bounds: Sequence[float]) -> RasterSource:
     window = source.grid.window_for_bounds(xmin, ymin, xmax, ymax)
     if window.empty:
         raise GridMismatchError(
-            f"bounds={tuple(bounds)} do not meet {source.name}, which covers {source.grid.bounds} in "
-            f"{crs_label(source.grid.crs)}; give them in that CRS."
+            f"bounds={tuple(bounds)} do not meet {source.name}, which covers {source.grid.bounds} "
+            f"in {crs_label(source.grid.crs)}; give them in that CRS."
         )
     return crop(source, window)

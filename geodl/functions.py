@@ -1,0 +1,41 @@
+"""Functions on rasters and features that stand on their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from geodl.io.source import Bands
+
+
+def extract_band(raster: Any, numbers: Bands) -> xr.DataArray:
+    """Some bands of a raster, read lazily.
+
+    Parameters
+    ----------
+    raster
+        Anything that :func:`geodl.open_raster` takes.
+    numbers
+        Bands by number from 1 or by name, in the order wanted; one or several.
+
+    Returns
+    -------
+    Dask-backed array ``(band, y, x)``, bands counted from 1 again, that every tool accepts; tools
+    read windows of the raster itself and no other bands.
+
+    Raises
+    ------
+    SourceNotFoundError, SourceError
+        There is nothing at the path, or no raster; names it.
+    OptionError
+        No bands, or one that the raster does not have.
+    """
+    # Imported here: this module is light to import, the raster stack is not.
+    from geodl.io.raster import open_raster
+
+    return open_raster(raster, bands=numbers)
+
+
+__all__ = ["extract_band"]

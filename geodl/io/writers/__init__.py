@@ -1,0 +1,158 @@
+"""Writers of products, by suffix: one file and one row each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from geodl.base.errors import NotSupportedError
+from geodl.base.registry import Registry
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+    from geodl.core.classes import ClassTable
+    from geodl.io.regions import RegionStore
+
+WRITERS = Registry(
+    "product format",
+    {
+        ".parquet": "geodl.io.writers.geoparquet:GeoParquetWriter",
+        ".gpkg": "geodl.io.writers.geopackage:GeoPackageWriter",
+        ".fgb": "geodl.io.writers.flatgeobuf:FlatGeobufWriter",
+        ".geojson": "geodl.io.writers.geojson:GeoJsonWriter",
+        ".shp": "geodl.io.writers.shapefile:ShapefileWriter",
+        ".tif": "geodl.io.writers.cog:CogWriter",
+        ".tiff": "geodl.io.writers.cog:CogWriter",
+        ".zarr": "geodl.io.writers.zarr_store:ZarrWriter",
+    },
+    group="geodl.writers",
+)
+_OWN: dict[str, tuple[str, ...]] = {
+    "vector": (".parquet", ".gpkg", ".fgb", ".geojson", ".shp"),
+    "raster": (".tif", ".tiff", ".zarr"),
+}
+
+
+class VectorWriter(Protocol):
+    """Writes features to one file (and its side files)."""
+
+    kind: Literal["vector"]
+
+    def write(self, frame: gpd.GeoDataFrame, path: Path) -> None:
+        """Write ``path``, which does not exist yet, in a folder that exists."""
+        ...
+
+
+class RasterWriter(Protocol):
+    """Turns a finished region store into a product."""
+
+    kind: Literal["raster"]
+
+    def write(
+        self, regions: RegionStore, path: Path, *, classes: ClassTable | None, overviews: str | None
+    ) -> None:
+        """Write ``path`` whole or not at all."""
+        ...
+
+
+def vector_writer(suffix: str) -> VectorWriter:
+    """The writer of features for a suffix such as ``".gpkg"``.
+
+    Raises
+    ------
+    NotSupportedError
+        There is none; lists those that there are.
+    """
+    writer: VectorWriter = _writer(suffix, "vector")
+    return writer
+
+
+def raster_writer(suffix: str) -> RasterWriter:
+    """The writer of rasters for a suffix such as ``".tif"``.
+
+    Raises
+    ------
+    NotSupportedError
+        There is none; lists those that there are.
+    """
+    writer: RasterWriter = _writer(suffix, "raster")
+    return writer
+
+
+def _writer(suffix: str, kind: str) -> Any:
+    name = suffix.lower()
+    found = WRITERS[name]() if name in WRITERS else None
+    if found is None or found.kind != kind:
+        what = "Features" if kind == "vector" else "Rasters"
+        raise NotSupportedError(
+            f"{what} cannot be written as {suffix!r}; choose one of: {', '.join(_OWN[kind])}."
+        )
+    return found
+
+
+def write_features(frame: gpd.GeoDataFrame, path: str | os.PathLike[str]) -> Path:
+    """Write features in the format of the path's suffix, whole or not at all.
+
+    Parameters
+    ----------
+    frame
+        May be empty; its columns are written all the same. GeoJSON is brought to EPSG:4326.
+    path
+        ``.parquet``, ``.gpkg``, ``.fgb``, ``.geojson`` or ``.shp``; an older file is replaced.
+
+    Returns
+    -------
+    The path.
+
+    Raises
+    ------
+    NotSupportedError
+        A suffix that has no writer.
+    OutputError
+        The folder cannot be written, the disk is full, or the format refuses the columns.
+    """
+    from geodl.io.staging import staged
+
+    target = Path(path)
+    writer = vector_writer(target.suffix)
+    with staged(target) as place:
+        writer.write(frame, place)
+    return target
+
+
+def write_raster(
+    regions: RegionStore,
+    path: str | os.PathLike[str],
+    *,
+    classes: ClassTable | None = None,
+    overviews: str | None = None,
+) -> Path:
+    """Turn a finished region store into a product, whole or not at all.
+
+    Parameters
+    ----------
+    regions
+        All blocks written. A ``.zarr`` product takes the store's place: it is moved.
+    path
+        ``.tif`` (a COG) or ``.zarr``; an older product is replaced.
+    classes
+        Of a class raster: colours and names go with it, overviews take the nearest pixel.
+    overviews
+        Resampling of the overviews; by default ``nearest`` with classes, else ``average``.
+
+    Returns
+    -------
+    The path.
+
+    Raises
+    ------
+    NotSupportedError
+        A suffix that has no writer.
+    OutputError
+        The folder cannot be written or the disk is full; the region store is kept.
+    """
+    target = Path(path)
+    raster_writer(target.suffix).write(regions, target, classes=classes, overviews=overviews)
+    return target
