@@ -6,11 +6,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 MOST_GROUPS = 32
+# Deep maps of small tiles have a pixel or two, so a group's statistics need several channels.
+LEAST_CHANNELS = 8
 
 
 def groups_for(channels: int) -> int:
-    """The largest divisor of ``channels`` that is at most 32."""
-    return max(g for g in range(1, min(channels, MOST_GROUPS) + 1) if channels % g == 0)
+    """The largest divisor of ``channels`` up to 32 that leaves 8 channels in a group, or 1."""
+    most = max(1, min(channels // LEAST_CHANNELS, MOST_GROUPS))
+    return max(groups for groups in range(1, most + 1) if channels % groups == 0)
 
 
 def batch_to_group_norm(module: nn.Module, keep: nn.Module | None = None) -> None:

@@ -42,7 +42,7 @@ class UNet(nn.Module):
         try:
             self.net = smp.Unet(
                 f"tu-{bare}",
-                encoder_weights="imagenet" if pretrained else None,
+                encoder_weights=True if pretrained else None,
                 in_channels=bands,
                 classes=outputs,
                 **options,

@@ -30,6 +30,9 @@ from geodl.train.record import TrainingRecord
 from geodl.train.table import EpochTable
 
 
+_SHOWN_CHIPS = 16
+
+
 class Loader(Protocol):
     """Batches of one epoch, as many each time."""
 
@@ -88,9 +91,9 @@ class _Stepper:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
-                f"The loss became {value} on the chips {', '.join(batch['name'])}. The last good "
-                "weights are kept. Look at these chips for values far outside the others, or "
-                "train at a lower rate."
+                f"The loss became {value} on the chips {named(batch)}. The last good weights are "
+                "kept. Look at these chips for values far outside the others, or train at a "
+                "lower rate."
             )
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
@@ -98,6 +101,13 @@ class _Stepper:
         if self.schedule is not None:
             self.schedule.step()
         return value
+
+
+def named(batch: Batch) -> str:
+    """The names of a batch's chips, for messages."""
+    names = list(batch["name"])
+    more = f" and {len(names) - _SHOWN_CHIPS} more" if len(names) > _SHOWN_CHIPS else ""
+    return ", ".join(names[:_SHOWN_CHIPS]) + more
 
 
 def set_training(net: nn.Module) -> None:
@@ -143,7 +153,7 @@ def train(
         A loss that is not finite.
     """
     with quiet_engine(), torch.random.fork_rng(seed_devices()):
-        torch.manual_seed(options.seed + len(record.rows))
+        torch.manual_seed(options.seed)
         fabric = open_fabric()
         net.to(fabric.device, memory_format=torch.channels_last)
         optimizer = make_optimizer(net, options.rates)

@@ -17,7 +17,7 @@ from geodl.base.errors import TrainingError
 from geodl.data.figure import ShownFigure, new_figure
 from geodl.tasks.base import Task
 from geodl.train.device import quiet_engine, to_device
-from geodl.train.engine import Loader, open_fabric, seed_devices, set_training
+from geodl.train.engine import Loader, named, open_fabric, seed_devices, set_training
 from geodl.train.optim import make_optimizer
 
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 1.0
@@ -76,7 +76,7 @@ def _sweep(net: nn.Module, task: Task, loader: Loader) -> tuple[list[float], lis
             if not losses:
                 raise TrainingError(
                     f"The loss is {value} before any learning, on the chips "
-                    f"{', '.join(batch['name'])}; look at their values."
+                    f"{named(batch)}; look at their values."
                 )
             break
         average = SMOOTHING * average + (1 - SMOOTHING) * value
@@ -106,7 +106,8 @@ def suggest(rates: list[float], losses: list[float]) -> float:
     before = [-1] * len(losses)
     for i in range(len(losses)):
         for j in range(i):
-            if losses[j] > losses[i] and length[j] + 1 > length[i]:
+            # The latest of equals: a flat stretch before the descent is no part of it.
+            if losses[j] > losses[i] and length[j] + 1 >= length[i]:
                 length[i], before[i] = length[j] + 1, j
     end = max(range(len(losses)), key=length.__getitem__)
     if length[end] < 3:
