@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
@@ -59,10 +61,27 @@ def _read_safetensors(content: bytes, name: str, where: str) -> dict[str, Tensor
         raise BundleError(f"{where}: ModelFile {name!r} is damaged: {error}.") from error
 
 
+# What the restricted unpickler raises for objects it does not know and for damaged streams.
+_PICKLE_ERRORS = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    struct.error,
+)
+
+
 def _read_pickle(content: bytes, name: str, where: str) -> dict[str, Tensor]:
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        with warnings.catch_warnings():
+            # A remark on the pickle's protocol, which the caller cannot change.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except _PICKLE_ERRORS as error:
         raise BundleError(
             f"{where}: ModelFile {name!r} holds no plain tensors, or more than them; such a file "
             "could run code and is not read. Save the model again with geodl."

@@ -55,10 +55,10 @@ class KeptWeights:
         goodness = _goodness(row, self._monitor)
         if self._best_only and self.epoch is not None and goodness <= self._best:
             return
+        # One assignment, so that Ctrl-C in the middle leaves the old state whole.
+        self._state = copy_state(self._net)
         self._best = goodness
         self.epoch = int(row["epoch"])
-        for name, value in self._net.state_dict().items():
-            self._state[name].copy_(value)
 
     def reload(self) -> None:
         """Put the kept weights back into the network."""

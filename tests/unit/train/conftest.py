@@ -32,7 +32,9 @@ def make_batches(count=3, size=4):
         target = torch.randint(0, 2, (size, 8, 8), generator=made)
         noise = torch.randn(size, 1, 8, 8, generator=made)
         names = [f"chip{i}_{j}" for j in range(size)]
-        batches.append({"image": target[:, None] * 2 + 0.3 * noise, "target": target, "name": names})
+        batches.append(
+            {"image": target[:, None] * 2 + 0.3 * noise, "target": target, "name": names}
+        )
     return batches
 
 

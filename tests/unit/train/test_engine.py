@@ -199,7 +199,9 @@ def test_ctrl_c_keeps_what_is_finished(net, task, batches):
     assert len(record.rows) == 4
 
 
-def test_nothing_is_written_and_nothing_is_logged(net, task, batches, tmp_path, monkeypatch, caplog):
+def test_nothing_is_written_and_nothing_is_logged(
+    net, task, batches, tmp_path, monkeypatch, caplog
+):
     monkeypatch.chdir(tmp_path)
     with caplog.at_level(logging.INFO):
         run(net, task, batches)
