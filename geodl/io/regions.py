@@ -235,6 +235,31 @@ class RegionStore:
             ) from error
         return pixels
 
+    def cropped(self, path: str | os.PathLike[str], window: Window) -> RegionStore:
+        """A new store that holds ``window`` alone, copied by rows of chunks.
+
+        Raises
+        ------
+        PlanError
+            The window leaves the raster.
+        OutputError, SourceError
+            See :meth:`create`, :meth:`write` and :meth:`read`.
+        """
+        part = RegionStore.create(
+            path,
+            (self.count, window.height, window.width),
+            self.chunk,
+            self.dtype,
+            self.fill,
+            self.grid.crop(window),
+            band_names=self.band_names,
+        )
+        for row in range(0, window.height, part.chunk[0]):
+            height = min(part.chunk[0], window.height - row)
+            strip = Window(row=row, col=0, height=height, width=window.width)
+            part.write(strip, self.read(strip.shift(window.row, window.col)))
+        return part
+
     def describe(self, attributes: dict[str, Any]) -> None:
         """Add attributes to the raster, for example class names.
 

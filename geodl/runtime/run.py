@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -165,11 +165,7 @@ def _gather(outcomes: Iterator[Outcome], summary: RunSummary, bar: Progress) -> 
             computed += 1
             bar.advance()
             continue
-        if (
-            isinstance(error, OSError)
-            and error.errno in _FULL
-            and not isinstance(error, SourceError)
-        ):
+        if _stops_the_run(error):
             raise OutputError(
                 f"{spec.name}: the output cannot be written ({error}). {summary.done} of "
                 f"{summary.total} blocks are kept; free space or mend permissions, then repeat "
@@ -186,6 +182,13 @@ def _gather(outcomes: Iterator[Outcome], summary: RunSummary, bar: Progress) -> 
             logger.info("going on with the other blocks", exc_info=first)
 
 
+def _stops_the_run(error: BaseException | None) -> bool:
+    """Whether no other block can be written either."""
+    if isinstance(error, SourceError):
+        return False
+    return isinstance(error, OutputError) or (isinstance(error, OSError) and error.errno in _FULL)
+
+
 def _describe_failures(summary: RunSummary) -> str:
     shown = [f"{name}: {text}" for name, text in islice(summary.failures.items(), 3)]
     more = len(summary.failures) - len(shown)
@@ -197,9 +200,9 @@ def _describe_failures(summary: RunSummary) -> str:
     )
 
 
-def _read_with_retries(task: BlockTask, spec: Spec) -> tuple[Any, float]:
+def _read_with_retries(task: BlockTask, spec: Spec, waits_s: Sequence[float]) -> tuple[Any, float]:
     started = time.perf_counter()
-    for wait_s in (*RETRY_WAITS_S, None):
+    for wait_s in (*waits_s, None):
         try:
             return task.read(spec), time.perf_counter() - started
         except FileNotFoundError:
@@ -226,7 +229,7 @@ def _finish(
 
 def execute_block(task: BlockTask, spec: Spec, folder: str) -> dict[str, Any]:
     """Run one block from reading to its line in the ledger; what a Dask worker calls."""
-    loaded, read_s = _read_with_retries(task, spec)
+    loaded, read_s = _read_with_retries(task, spec, RETRY_WAITS_S)
     started = time.perf_counter()
     computed = task.compute(spec, loaded)
     seconds = {"read": read_s, "compute": time.perf_counter() - started}
@@ -241,10 +244,13 @@ def _run_here(
     writer = ThreadPoolExecutor(1, thread_name_prefix="geodl-write")
     ahead: tuple[Spec, Future[Any]] | None = None
     behind: tuple[Spec, Future[Any]] | None = None
+    waits_s: Sequence[float] = RETRY_WAITS_S
 
     def start_read() -> tuple[Spec, Future[Any]] | None:
         spec = None if stop.is_set() else next(specs, None)
-        return None if spec is None else (spec, reader.submit(_read_with_retries, task, spec))
+        if spec is None:
+            return None
+        return spec, reader.submit(_read_with_retries, task, spec, waits_s)
 
     def settle(pending: tuple[Spec, Future[Any]]) -> Outcome:
         spec, future = pending
@@ -258,6 +264,9 @@ def _run_here(
             error = future.exception()
             loaded = None if error is not None else future.result()
             future = None  # type: ignore[assignment]  # lets go of the block's pixels
+            if error is not None:
+                # Waiting did not help: the source is broken rather than slow to answer.
+                waits_s = ()
             ahead = start_read()
             if error is not None:
                 yield spec, None, error

@@ -62,9 +62,9 @@ class _Patches(Task):
         found = ndimage.find_objects(patches)
         boxes = [(c.start, r.start, c.stop, r.stop) for r, c in found]
         scores = np.array([image[place].max() for place in found], np.float32)
-        labels = np.array(
-            [1 + k % len(self.classes) for k in (c.stop - c.start for _, c in found)], np.int64
-        )
+        # By area, so that an object keeps its class however the image is turned.
+        areas = np.array([(r.stop - r.start) * (c.stop - c.start) for r, c in found], np.int64)
+        labels = 1 + areas % len(self.classes)
         every = Detections(np.array(boxes, np.float64).reshape(-1, 4), scores, labels)
         return every.take(scores >= threshold)
 

@@ -6,14 +6,13 @@ import atexit
 import shutil
 import tempfile
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from geodl.core.plan import BlockSpec
-from geodl.infer.pixels import PixelBlocks
-from geodl.io.raster import grid_coordinates
-from geodl.tools.inference import load, prepared
+from geodl.infer.lazy import ModelRaster
+from geodl.io.raster import as_array
+from geodl.tools.classify_pixels import product_bands
+from geodl.tools.inference import prepared
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,7 +31,7 @@ def apply_model(raster: Any, model: Any, **model_arguments: Any) -> xr.DataArray
     model
         As the tools take it; of a kind that gives pixels.
     **model_arguments
-        As ``model_arguments`` of ``classify_pixels``; also ``block_size`` (pixels).
+        As ``model_arguments`` of ``classify_pixels``; also ``block_size`` (pixels), the chunk.
 
     Returns
     -------
@@ -44,53 +43,21 @@ def apply_model(raster: Any, model: Any, **model_arguments: Any) -> xr.DataArray
     ModelDataError
         The raster does not fit the model.
     """
-    import dask.array as da
-    import xarray as xr
-    from dask.highlevelgraph import HighLevelGraph
-
     block_size = model_arguments.pop("block_size", None)
     with prepared(
         "apply_model", "pixels", raster, _lasting(model), model_arguments, None, block_size
     ) as job:
-        plan, loaded = job.plan, load(job)
-        task: Any = job.task()
-    specs = list(plan.blocks())
-    empty = task.empty(specs[0], loaded)
-    nodata = empty.flat[0]
-    name = f"geodl_apply_model-{job.fingerprint[:16]}-{plan.block_px}"
-    layer = {(name, 0, spec.row, spec.col): (_block, task, spec) for spec in specs}
-    height, width = plan.grid.shape
-    chunks = ((len(empty),), _sides(height, plan.block_px), _sides(width, plan.block_px))
-    values = da.Array(HighLevelGraph.from_collections(name, layer), name, chunks, empty.dtype)
-    outputs = ["Background", *job.contract.classes.names] if len(empty) > 1 else ["Class"]
-    array = xr.DataArray(
-        values,
-        dims=("band", "y", "x"),
-        coords={
-            "band": np.arange(1, len(empty) + 1),
-            "long_name": ("band", outputs),
-            **grid_coordinates(plan.grid),
-        },
-        name=outputs[0] if len(empty) == 1 else "scores",
-    )
-    if plan.grid.crs is not None:
-        array = array.rio.write_crs(plan.grid.crs)
-    array = array.rio.write_transform(plan.grid.affine)
-    return array.rio.write_nodata(nodata)
-
-
-def _block(task: PixelBlocks, spec: BlockSpec) -> np.ndarray:
-    values, _ = task.compute(spec, task.read(spec))
-    if values is None:
-        from geodl.bundle import load_model
-
-        return task.empty(spec, load_model(task.model, task.device))
-    return values
-
-
-def _sides(size: int, block_px: int) -> tuple[int, ...]:
-    whole, rest = divmod(size, block_px)
-    return (block_px,) * whole + ((rest,) if rest else ())
+        bands, dtype, nodata, names = product_bands(job)
+        lazy = ModelRaster(
+            name=f"apply_model_{Path(job.source.name).stem or 'raster'}",
+            task=job.task(),  # type: ignore[arg-type]  # of the pixel kind, as was asked for
+            count=bands,
+            dtype=dtype,
+            band_names=tuple(names),
+            nodata=nodata,
+            settings=job.fingerprint,
+        )
+        return as_array(lazy, chunks=job.plan.block_px)
 
 
 @cache
@@ -105,4 +72,4 @@ def _lasting(model: Any) -> Any:
     """A trained object as the path of its package; anything else as it is."""
     if not hasattr(model, "write_bundle"):
         return model
-    return model.write_bundle(tempfile.mkdtemp(dir=_folder()))
+    return model.write_bundle(Path(tempfile.mkdtemp(dir=_folder())))

@@ -100,7 +100,7 @@ def classify_pixels(
     return call.run(future=future, estimate=estimate)
 
 
-def _bands(job: Job) -> tuple[int, np.dtype[Any], float, list[str]]:
+def product_bands(job: Job) -> tuple[int, np.dtype[Any], float, list[str]]:
     """Number, dtype, nodata and names of the product's bands."""
     classes = job.contract.classes
     if job.options.run.output == "scores":
@@ -116,7 +116,7 @@ def _store(job: Job, run_folder: Path) -> str:
     if path.exists():
         return str(path)
     window = job.plan.store_window
-    bands, dtype, nodata, _ = _bands(job)
+    bands, dtype, nodata, names = product_bands(job)
     RegionStore.create(
         path,
         shape=(bands, window.height, window.width),
@@ -124,23 +124,20 @@ def _store(job: Job, run_folder: Path) -> str:
         dtype=dtype,
         fill=nodata,
         grid=job.plan.grid.crop(window),
+        band_names=tuple(names),
     )
     return str(path)
 
 
 def _finalise(job: Job, ledger: Ledger, path: Path) -> xr.DataArray:
-    """The product from the regions, cropped to the extent."""
+    """The product from the regions."""
     store = RegionStore.open(ledger.folder / "regions.zarr")
-    _, _, nodata, names = _bands(job)
     frame, extent = job.plan.store_window, job.plan.extent
-    write_raster(
-        store,
-        path,
-        window=extent.shift(-frame.row, -frame.col),
-        nodata=nodata,
-        band_names=names,
-        classes=None if job.options.run.output == "scores" else job.contract.classes,
-    )
+    if frame != extent:
+        window = extent.shift(-frame.row, -frame.col)
+        store = store.cropped(ledger.folder / "extent.zarr", window)
+    scores = job.options.run.output == "scores"
+    write_raster(store, path, classes=None if scores else job.contract.classes)
     result = open_raster(path)
     result.attrs["path"] = str(path)
     return result

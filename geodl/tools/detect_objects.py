@@ -58,9 +58,9 @@ def detect_objects(
     model
         A trained object, a ``.emd`` or ``.dlpk`` file, or the folder that ``save`` returned.
     model_arguments
-        ``padding`` (a quarter of the tile), ``batch_size`` (64), ``tile_size``, ``threshold`` (0.5),
-        ``nms_overlap`` (0.1), ``exclude_pad_detections`` (True), ``test_time_augmentation`` (False)
-        with ``tta_scales`` ("1").
+        ``padding`` (a quarter of the tile), ``batch_size`` (64), ``tile_size``, ``threshold``
+        (0.5), ``nms_overlap`` (0.1), ``exclude_pad_detections`` (True),
+        ``test_time_augmentation`` (False) with ``tta_scales`` ("1").
     output_name
         ``.parquet``, ``.gpkg``, ``.fgb``, ``.geojson`` or ``.shp``; None names it after the raster
         and the run.
@@ -124,11 +124,17 @@ def _overlaps(
         return None
     most = as_float(most, "max_overlap_ratio", minimum=0, maximum=1)
     columns = ("Class", "ClassValue", "Confidence")
-    for name, field in (("confidence_score_field", score_field), ("class_value_field", class_field)):
+    for name, field in (
+        ("confidence_score_field", score_field),
+        ("class_value_field", class_field),
+    ):
         if field is not None and field not in columns:
             raise OptionError(f"{name}={field!r} is no field; the features have {columns}")
     return partial(
-        _drop_overlaps, score=score_field or "Confidence", label=class_field or "ClassValue", most=most
+        _drop_overlaps,
+        score=score_field or "Confidence",
+        label=class_field or "ClassValue",
+        most=most,
     )
 
 
@@ -144,9 +150,7 @@ def _drop_overlaps(features: GeoDataFrame, *, score: str, label: str, most: floa
     return features.iloc[np.sort(kept)].reset_index(drop=True)
 
 
-def _finalise(
-    job: Job, ledger: Ledger, path: Path, *, overlaps: Overlaps | None
-) -> GeoDataFrame:
+def _finalise(job: Job, ledger: Ledger, path: Path, *, overlaps: Overlaps | None) -> GeoDataFrame:
     """All blocks' detections put together, duplicates of overlapping tiles dropped, and written."""
     found = Found.concatenate([Found.from_payload(data) for _, data in ledger.payloads()])
     every = found.whole.ordered()

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 
 from geodl.base.errors import DataError, DataWarning, ModelDataError, OptionError, PlanError
 from geodl.base.files import sha256_json
-from geodl.bundle import LoadedModel, ModelRef, load_model, resolve_model
+from geodl.bundle import ModelRef, load_model, resolve_model
 from geodl.core.blocks import RasterSource
 from geodl.core.contract import ModelContract, TaskKind
 from geodl.core.grid import GeoGrid, Window
@@ -27,7 +28,7 @@ from geodl.infer.area import Area
 from geodl.infer.objects import ObjectBlocks
 from geodl.infer.options import RunContext, TileOptions, run_context, tile_options
 from geodl.infer.pixels import PixelBlocks
-from geodl.io.manifest import versions, write_manifest
+from geodl.io.manifest import write_manifest
 from geodl.io.source import open_source
 from geodl.io.vector import read_features
 from geodl.runtime.connect import active_client
@@ -36,6 +37,8 @@ from geodl.runtime.ledger import Ledger
 from geodl.runtime.run import RunSummary, run_blocks
 from geodl.tools.product import Product
 
+# What a result may depend on, named in the manifest.
+_PACKAGES = ("geodl", "torch", "numpy", "rasterio", "zarr", "dask")
 # A metre on the ground in degrees, to compare cell sizes of models and geographic rasters.
 _METRES_PER_DEGREE = 111_320.0
 
@@ -161,16 +164,17 @@ def fit_bands(source: RasterSource, contract: ModelContract) -> RasterSource:
     elif names and len(set(names)) == len(names) and set(names) <= set(source.band_names):
         numbers = [source.band_names.index(name) + 1 for name in names]
     else:
+        trained = f" ({', '.join(contract.band_names)})" if contract.band_names else ""
         raise ModelDataError(
-            f"{source.name} has {source.count} bands ({', '.join(source.band_names) or 'unnamed'}); "
-            f"{contract.model_name} was trained on {contract.source_bands}"
-            + (f" ({', '.join(contract.band_names)})" if contract.band_names else "")
-            + ". Choose the bands: geodl.open_raster(path, bands=[...])."
+            f"{source.name} has {source.count} bands "
+            f"({', '.join(source.band_names) or 'unnamed'}); {contract.model_name} was trained on "
+            f"{contract.source_bands}{trained}. Choose the bands: "
+            f"geodl.open_raster(path, bands=[...])."
         )
     if contract.dtype == "uint8" and source.dtype.name != "uint8":
         raise ModelDataError(
             f"{source.name} holds {source.dtype.name}; {contract.model_name} was trained on 8-bit "
-            f"pixels and would see noise. Scale the raster as the training data was scaled and pass "
+            f"pixels and would see noise. Scale the raster as the training data was and pass "
             f'the result of geodl.open_raster(path) ... .astype("uint8").'
         )
     if numbers == list(range(1, source.count + 1)):
@@ -325,7 +329,7 @@ def _manifest(job: Job, summary: RunSummary, started: float) -> dict[str, Any]:
         "model": {"sha256": job.model.sha256, **job.contract.describe()},
         "settings": job.settings,
         "fingerprint": job.fingerprint,
-        "versions": versions(),
+        "versions": {name: version(name) for name in _PACKAGES},
         "device": job.device,
         "layout": job.plan.layout(),
         "tiles": job.plan.tile_count,

@@ -19,7 +19,7 @@ class Product:
     Parameters
     ----------
     path
-        The finished product. Beside it lie the manifest and, while it is unfinished, ``<path>.run``.
+        The finished product. Beside it lie the manifest and, while unfinished, ``<path>.run``.
     overwrite
         Whether a finished product may be replaced.
     """
@@ -80,7 +80,7 @@ class Product:
         folder = self.path.parent
         if not folder.is_dir():
             raise OutputError(
-                f"The folder {folder} of output_name does not exist; make it first, or choose another."
+                f"The folder {folder} of output_name does not exist; make it, or choose another."
             )
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(

@@ -29,10 +29,9 @@ WRITERS = Registry(
     },
     group="geodl.writers",
 )
-_OWN: dict[str, tuple[str, ...]] = {
-    "vector": (".parquet", ".gpkg", ".fgb", ".geojson", ".shp"),
-    "raster": (".tif", ".tiff", ".zarr"),
-}
+# The first is the default of the tools.
+FEATURE_SUFFIXES = (".parquet", ".gpkg", ".fgb", ".geojson", ".shp")
+RASTER_SUFFIXES = (".tif", ".tiff", ".zarr")
 
 
 class VectorWriter(Protocol):
@@ -85,9 +84,11 @@ def _writer(suffix: str, kind: str) -> Any:
     name = suffix.lower()
     found = WRITERS[name]() if name in WRITERS else None
     if found is None or found.kind != kind:
-        what = "Features" if kind == "vector" else "Rasters"
+        what, known = (
+            ("Features", FEATURE_SUFFIXES) if kind == "vector" else ("Rasters", RASTER_SUFFIXES)
+        )
         raise NotSupportedError(
-            f"{what} cannot be written as {suffix!r}; choose one of: {', '.join(_OWN[kind])}."
+            f"{what} cannot be written as {suffix!r}; choose one of: {', '.join(known)}."
         )
     return found
 

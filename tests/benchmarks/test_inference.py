@@ -1,0 +1,146 @@
+"""Wall-to-wall inference against the bare forward loop, and its peak memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.transform import from_origin
+from rasterio.windows import Window
+
+from geodl.bundle import load_model, resolve_model
+from geodl.bundle.schema import definition
+from geodl.bundle.weights import write_weights
+from geodl.bundle.write import package_files, write_package
+from geodl.core.classes import ClassTable
+from geodl.core.contract import ModelContract, Normalization
+from geodl.core.plan import TilePlan
+from geodl.io.source import open_source
+from geodl.models.unet_classifier import UnetClassifier
+from geodl.tools.classify_pixels import classify_pixels
+
+pytestmark = pytest.mark.bench
+
+TILE, PADDING, BATCH = 256, 32, 4
+
+
+def write_scene(path: Path, size: int) -> Path:
+    """uint8 (3, size, size), all valid, noisy: written by rows of tiles, so of any size."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(1, 256, (3, 512, min(size, 4096)), dtype=np.uint8)
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, height=size, width=size, dtype="uint8",
+        crs="EPSG:32633", transform=from_origin(0, 0, 0.5, 0.5), tiled=True, blockxsize=512,
+        blockysize=512, compress="deflate", zlevel=1, interleave="pixel", bigtiff="if_safer",
+    ) as file:  # fmt: skip
+        for row in range(0, size, 512):
+            height = min(512, size - row)
+            strip = np.roll(np.tile(noise, -(-size // noise.shape[2])), row, axis=2)
+            file.write(strip[:, :height, :size], window=Window(0, row, size, height))
+    return path
+
+
+def write_unet(folder: Path, backbone: str) -> Path:
+    """A package of a random U-Net with five classes."""
+    classes = ClassTable.from_mapping({k: f"c{k}" for k in range(1, 6)})
+    parameters = {"backbone": backbone}
+    torch.manual_seed(0)
+    net, _, _ = UnetClassifier.build(
+        classes=classes, bands=3, tile_px=TILE, parameters=parameters, pretrained=False,
+        batch_size=None,
+    )  # fmt: skip
+    contract = ModelContract(
+        model_name="UnetClassifier", kind="pixels", classes=classes, extract_bands=(0, 1, 2),
+        band_names=(), source_bands=3, tile_px=TILE, normalization=Normalization.imagenet(),
+    )  # fmt: skip
+    files = package_files(
+        "unet", definition(contract, parameters), write_weights(net), dtype="uint8", source_bands=3
+    )
+    write_package(folder, files)
+    return folder
+
+
+def bare_loop(model: Path, raster: Path, folder: Path) -> tuple[float, int]:
+    """Seconds of the forward pass alone over the run's tiles in memory, and their number."""
+    loaded = load_model(resolve_model(str(model), folder))
+    source = open_source(raster)
+    plan = TilePlan.make(source.grid, tile_px=TILE, padding_px=PADDING)
+    batches = -(-plan.tile_count // BATCH)
+    few = torch.rand(BATCH, 3, TILE, TILE).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        loaded.net(few)
+        started = time.perf_counter()
+        for _ in range(batches):
+            loaded.net(few)
+    return time.perf_counter() - started, plan.tile_count
+
+
+def test_end_to_end_against_the_bare_forward_loop(tmp_path: Path) -> None:
+    size = int(os.environ.get("GEODL_BENCH_SIZE", "2048"))
+    raster = write_scene(tmp_path / "scene.tif", size)
+    model = write_unet(tmp_path / "unet", "resnet34")
+    before, tiles = bare_loop(model, raster, tmp_path)
+    started = time.perf_counter()
+    classify_pixels(
+        raster,
+        str(model),
+        {"padding": PADDING, "batch_size": BATCH, "predict_background": True},
+        tmp_path / "map.tif",
+        progress=False,
+    )
+    wall = time.perf_counter() - started
+    after, _ = bare_loop(model, raster, tmp_path)
+    limit = (before + after) / 2
+    manifest = json.loads((tmp_path / "map.tif.manifest.json").read_text())
+    print(
+        f"\nU-Net resnet34, {size} x {size} px, {tiles} tiles of {TILE}, padding {PADDING}, batch "
+        f"{BATCH}, {torch.get_num_threads()} threads, channels_last, float32\n"
+        f"limit {before:.2f} / {after:.2f} s (before / after), geodl {wall:.2f} s = "
+        f"{size**2 / 1e6 / wall:.3f} MPix/s, ratio {limit / wall:.3f}\nstages {manifest['seconds']}"
+    )
+    assert limit / wall > 0.5
+
+
+MEMORY = """
+import json, resource, sys, time
+from geodl.testing.tiny import register_tiny_models
+from geodl.tools.classify_pixels import classify_pixels
+register_tiny_models()
+raster, model, output = sys.argv[1:]
+started = time.perf_counter()
+classify_pixels(raster, model, {"predict_background": True}, output, progress=False)
+wall = time.perf_counter() - started
+print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, wall]))
+"""
+
+
+@pytest.mark.parametrize("sizes", [(10_000, 20_000)])
+def test_peak_memory_does_not_grow_with_the_raster(tmp_path: Path, sizes: tuple[int, int]) -> None:
+    from geodl.testing.tiny import tiny_model
+
+    model = tiny_model(tmp_path / "tiny", "pixels", tile_px=256)
+    peaks = []
+    for size in sizes:
+        raster = write_scene(tmp_path / f"scene{size}.tif", size)
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(raster), str(model), str(tmp_path / f"{size}.tif")],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        peak, wall = json.loads(done.stdout.splitlines()[-1])
+        manifest = json.loads((tmp_path / f"{size}.tif.manifest.json").read_text())
+        print(
+            f"\n{size} px: peak {peak:.0f} MB, {wall:.1f} s = {size**2 / 1e6 / wall:.1f} MPix/s, "
+            f"{manifest['seconds']}"
+        )
+        peaks.append(peak)
+        raster.unlink()
+    assert peaks[1] < 1500
+    assert peaks[1] < peaks[0] * 1.15

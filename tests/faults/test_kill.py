@@ -1,0 +1,143 @@
+"""kill -9 costs the blocks in flight and nothing else; the product is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from distributed import WorkerPlugin
+from rasterio.transform import from_origin
+
+from geodl.runtime.connect import connect
+from geodl.testing.tiny import register_tiny_models, tiny_model
+from geodl.tools.classify_pixels import classify_pixels
+from geodl.tools.detect_objects import detect_objects
+
+SIZE = 400
+TOOLS = {"pixels": classify_pixels, "objects": detect_objects}
+SUFFIX = {"pixels": ".tif", "objects": ".parquet"}
+SCRIPT = """
+import sys
+from geodl.testing.tiny import register_tiny_models
+from geodl.tools.classify_pixels import classify_pixels
+from geodl.tools.detect_objects import detect_objects
+register_tiny_models()
+kind, raster, model, output = sys.argv[1:]
+tool = {"pixels": classify_pixels, "objects": detect_objects}[kind]
+tool(raster, model, {"tile_size": 24, "padding": 8}, output, progress=False, block_size=8)
+"""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("inputs")
+    rng = np.random.default_rng(0)
+    data = np.kron(rng.integers(1, 256, (3, 100, 100)), np.ones((4, 4), int)).astype(np.uint8)
+    with rasterio.open(
+        folder / "scene.tif", "w", driver="GTiff", count=3, height=SIZE, width=SIZE, dtype="uint8",
+        crs="EPSG:32633", transform=from_origin(0, 0, 1, 1), tiled=True, blockxsize=64,
+        blockysize=64,
+    ) as file:  # fmt: skip
+        file.write(data)
+    return {
+        "raster": folder / "scene.tif",
+        "pixels": tiny_model(folder / "p", "pixels"),
+        "objects": tiny_model(folder / "o", "objects"),
+    }
+
+
+def content(path: Path) -> Any:
+    if path.suffix == ".tif":
+        with rasterio.open(path) as file:
+            return file.read().tobytes()
+    return gpd.read_parquet(path).to_wkb().to_csv()
+
+
+def lines(run: Path) -> int:
+    return sum(p.read_bytes().count(b"\n") for p in (run / "ledger").glob("*.jsonl"))
+
+
+def wait_for_lines(run: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if (run / "ledger").exists() and lines(run) >= count:
+            return
+        time.sleep(0.005)
+    pytest.fail(f"the run ended or hung with {lines(run)} blocks: {process.poll()}")
+
+
+def reference(inputs: dict[str, Path], kind: str, path: Path) -> Any:
+    TOOLS[kind](  # type: ignore[operator]
+        str(inputs["raster"]),
+        str(inputs[kind]),
+        {"tile_size": 24, "padding": 8},
+        path,
+        progress=False,
+        block_size=SIZE,
+    )
+    return content(path)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "objects"])
+def test_a_killed_run_goes_on_where_it_was(
+    inputs: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    output = tmp_path / f"product{SUFFIX[kind]}"
+    command = [sys.executable, "-c", SCRIPT, kind, *map(str, (inputs["raster"], inputs[kind]))]
+    rng = np.random.default_rng(7)
+    before = 0
+    for _ in range(3):
+        with subprocess.Popen([*command, str(output)]) as process:
+            wait_for_lines(Path(f"{output}.run"), before + int(rng.integers(20, 300)), process)
+            os.kill(process.pid, signal.SIGKILL)
+        before = lines(Path(f"{output}.run"))
+        assert not output.exists()
+    subprocess.run([*command, str(output)], check=True)
+    manifest = json.loads(Path(f"{output}.manifest.json").read_text())
+    blocks = manifest["blocks"]
+    assert blocks["done"] == blocks["total"] == (SIZE // 8) ** 2
+    assert before - 3 <= blocks["resumed"] <= before
+    assert content(output) == reference(inputs, kind, tmp_path / f"whole{SUFFIX[kind]}")
+
+
+@pytest.mark.parametrize("kind", ["pixels", "objects"])
+def test_killed_workers_change_nothing(inputs: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    output = tmp_path / f"product{SUFFIX[kind]}"
+    with connect("local", workers=2, dashboard_address=None) as client:
+        client.register_plugin(_Tiny())
+        pids = list(client.run(os.getpid).values())
+        future = TOOLS[kind](  # type: ignore[operator]
+            str(inputs["raster"]),
+            str(inputs[kind]),
+            {"tile_size": 24, "padding": 8},
+            output,
+            progress=False,
+            block_size=24,
+            client=client,
+            future=True,
+        )
+        while future.progress < 0.15:
+            assert not future.done(), future.exception()
+            time.sleep(0.01)
+        os.kill(pids[0], signal.SIGKILL)
+        future.result(timeout=120)
+    assert content(output) == reference(inputs, kind, tmp_path / f"whole{SUFFIX[kind]}")
+
+
+class _Tiny(WorkerPlugin):
+    """Makes the tiny models known to workers, those that are started later too."""
+
+    name = "tiny"
+
+    def setup(self, worker: Any) -> None:
+        register_tiny_models()
