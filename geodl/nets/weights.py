@@ -37,6 +37,8 @@ Net = TypeVar("Net", bound=nn.Module)
 # An attempt that brings no megabyte within this time has failed; with the time to build a network
 # it stays below 10 s. The hub's own retries would take three quarters of a minute.
 STALL_S = 8.0
+# Requests in a row that fail at once, without a name server or a route: more would fail too.
+_MOST_RETRIES = 2
 _CHUNK_BYTES = 2**20
 # After this time another process tries again: the cable may be back.
 _MARKER_S = 900.0
@@ -144,7 +146,7 @@ def fetch(names: Iterable[str], folder: str | os.PathLike[str] | None = None) ->
             raise OptionError(f"There are no pretrained weights called {name!r}.")
         for build in builders:
             with _lock, _places(Path(target), network=True):
-                result = _attempt(build)
+                result = _attempt(build, None)
             if not isinstance(result, nn.Module):
                 raise SourceError(f"The weights of {name!r} cannot be had: {result}.")
         done.append(name)
@@ -191,8 +193,8 @@ def _from_network(build: Callable[[bool], Net], name: str) -> Net | None:
         _cause = _cause or "offline; see GEODL_OFFLINE"
         return None
     folder = os.environ.get("GEODL_WEIGHTS")
-    with _places(Path(folder) if folder else None, network=True):
-        result = _attempt(build)
+    with _places(Path(folder) if folder else None, network=True) as retries:
+        result = _attempt(build, retries)
     if isinstance(result, nn.Module):
         return result
     _cause = result
@@ -201,11 +203,11 @@ def _from_network(build: Callable[[bool], Net], name: str) -> Net | None:
     return None
 
 
-def _attempt(build: Callable[[bool], Net]) -> Net | str:
+def _attempt(build: Callable[[bool], Net], retries: _Retries | None) -> Net | str:
     """The network, or why there is none.
 
-    The attempt runs in a thread of its own, which is left behind when it stalls: a socket that
-    hangs in connecting or in a name look-up cannot be interrupted.
+    The attempt runs in a thread of its own, which is left behind when it stalls or goes on
+    retrying: a socket that hangs in connecting or in a name look-up cannot be interrupted.
     """
     done: list[Net] = []
     causes: list[str] = []
@@ -225,11 +227,27 @@ def _attempt(build: Callable[[bool], Net]) -> Net | str:
     seen, since = -1, time.monotonic()
     while thread.is_alive() and time.monotonic() - since < STALL_S:
         thread.join(0.1)
+        if retries is not None and len(retries.causes) >= _MOST_RETRIES:
+            break
         if (size := _bytes_arrived()) != seen:
             seen, since = size, (time.monotonic() if seen >= 0 else since)
     if done:
         return done[0]
+    causes += retries.causes if retries is not None else []
     return causes[0] if causes else f"no answer within {STALL_S:.0f} s"
+
+
+class _Retries(logging.Handler):
+    """Takes what the hub logs when it tries a request again; nothing of it is printed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.causes: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if "thrown while requesting" in text:
+            self.causes.append(text.partition(" thrown while")[0].strip("'"))
 
 
 def _bytes_arrived() -> int:
@@ -246,13 +264,14 @@ def _bytes_arrived() -> int:
 
 
 @contextmanager
-def _places(folder: Path | None, *, network: bool) -> Iterator[None]:
+def _places(folder: Path | None, *, network: bool) -> Iterator[_Retries]:
     """Point huggingface_hub and torch.hub to a folder's caches, with or without the network.
 
     Their modules' attributes are set, because they read the environment only when imported.
     """
     constants, logs = huggingface_hub.constants, logging.getLogger("huggingface_hub")
-    torch_dir, level = torch.hub.get_dir(), logs.level
+    torch_dir, handlers, spreads = torch.hub.get_dir(), logs.handlers, logs.propagate
+    retries = _Retries()
     changes: dict[str, Any] = {
         "HF_HUB_OFFLINE": not network,
         # Only the plain download shows its progress as a file that grows.
@@ -268,16 +287,15 @@ def _places(folder: Path | None, *, network: bool) -> Iterator[None]:
         setattr(constants, key, changes[key])
     if not network:
         torch.hub.download_url_to_file = _refuse_download
-    # The hub logs each of its retries as a warning; ours says it once.
-    logs.setLevel(logging.ERROR)
+    logs.handlers, logs.propagate = [retries], False
     try:
-        yield
+        yield retries
     finally:
         for key, value in before.items():
             setattr(constants, key, value)
         torch.hub.download_url_to_file = download
         torch.hub.set_dir(torch_dir)
-        logs.setLevel(level)
+        logs.handlers, logs.propagate = handlers, spreads
 
 
 def _refuse_download(url: str, *_: Any, **__: Any) -> None:
