@@ -37,12 +37,12 @@ _quiet_lock = threading.Lock()
 
 
 @contextmanager
-def gdal_environment(**options: Any) -> Iterator[None]:
+def gdal_environment(cache_bytes: int = GDAL_CACHE_BYTES, **options: Any) -> Iterator[None]:
     """GDAL with its block cache capped, unless the user has set ``GDAL_CACHEMAX``."""
     chosen = dict(options)
     set_by_user = "GDAL_CACHEMAX" in os.environ or (hasenv() and "GDAL_CACHEMAX" in getenv())
     if not set_by_user:
-        chosen["GDAL_CACHEMAX"] = GDAL_CACHE_BYTES
+        chosen["GDAL_CACHEMAX"] = cache_bytes
     with rasterio.Env(**chosen):
         yield
 

@@ -25,6 +25,9 @@ from geodl.io.writers.categories import write_categories
 TILE_PX = 512
 # About this many pixels are read from the regions and written at a time.
 STRIPE_PIXELS = 16 * 2**20
+# Whole tiles are written and read once: a larger cache gains no time, and memory would grow with
+# the raster until it is full.
+CACHE_BYTES = 24 * 2**20
 _COLOR_DTYPES = ("uint8", "uint16")
 
 
@@ -52,7 +55,7 @@ class CogWriter:
         with (
             staged(path) as place,
             warnings.catch_warnings(),
-            gdal_environment(GDAL_NUM_THREADS="ALL_CPUS"),
+            gdal_environment(CACHE_BYTES),
         ):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             tiled = place.with_name(f"{place.name}.tiled.tif")
