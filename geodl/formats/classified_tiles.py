@@ -18,7 +18,7 @@ from geodl.formats.base import (
     LabelKind,
     MaskLabels,
 )
-from geodl.formats.images import encode, open_image, place
+from geodl.formats.images import chip_size, encode, open_image, place
 
 
 class ClassifiedTiles(ChipFormat):
@@ -54,7 +54,7 @@ class ClassifiedTiles(ChipFormat):
             return MaskLabels(np.zeros(folder.tile_size[::-1], np.int64))
         path = ref.labels[0]
         values = _read_mask(path)
-        width, height = _image_size(ref, folder)
+        width, height = chip_size(ref, folder)
         if values.shape != (height, width):
             raise FormatError(
                 f"{path} has {values.shape[1]} x {values.shape[0]} pixels and its image "
@@ -83,10 +83,3 @@ def _read_mask(path: Path) -> np.ndarray:
     if nodata is not None and np.isfinite(nodata) and nodata != 0:
         values = np.where(values == nodata, values.dtype.type(0), values)
     return values
-
-
-def _image_size(ref: ChipRef, folder: ChipFolder) -> tuple[int, int]:
-    if folder.fixed_size:
-        return folder.tile_size
-    with open_image(ref.image) as dataset:
-        return dataset.width, dataset.height

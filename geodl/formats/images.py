@@ -20,7 +20,7 @@ from rasterio.io import DatasetReader, MemoryFile
 
 from geodl.base.errors import FormatError, OptionError, OutputError
 from geodl.core.grid import GeoGrid
-from geodl.formats.base import ChipImage
+from geodl.formats.base import ChipFolder, ChipImage, ChipRef
 
 SUFFIXES = {"TIFF": ".tif", "PNG": ".png", "JPEG": ".jpg", "MRF": ".mrf"}
 WORLD_SUFFIXES = {".tif": ".tfw", ".png": ".pgw", ".jpg": ".jgw"}
@@ -119,6 +119,14 @@ def read_image(path: str | os.PathLike[str]) -> ChipImage:
         if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
             return ChipImage(data, dataset.dataset_mask() > 0)
     return ChipImage(data, _has_data(data, nodata))
+
+
+def chip_size(ref: ChipRef, folder: ChipFolder) -> tuple[int, int]:
+    """Width and height of a chip: the export's, or in a plain folder the image's own."""
+    if folder.fixed_size:
+        return folder.tile_size
+    with open_image(ref.image) as dataset:
+        return dataset.width, dataset.height
 
 
 def _has_data(data: np.ndarray, nodata: float | None) -> np.ndarray:

@@ -7,6 +7,7 @@ from geodl.base.registry import Registry
 FORMATS = Registry(
     "chip format",
     {
+        "KITTI_rectangles": "geodl.formats.kitti:Kitti",
         "PASCAL_VOC_rectangles": "geodl.formats.pascal_voc:PascalVoc",
         "Classified_Tiles": "geodl.formats.classified_tiles:ClassifiedTiles",
     },
