@@ -23,7 +23,7 @@ from geodl.testing.tiny import register_tiny_models, tiny_model
 from geodl.tools.classify_pixels import classify_pixels
 from geodl.tools.detect_objects import detect_objects
 
-SIZE = 400
+SIZE = 240
 TOOLS = {"pixels": classify_pixels, "objects": detect_objects}
 SUFFIX = {"pixels": ".tif", "objects": ".parquet"}
 SCRIPT = """
@@ -42,10 +42,16 @@ tool(raster, model, {"tile_size": 24, "padding": 8}, output, progress=False, blo
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("inputs")
     rng = np.random.default_rng(0)
-    data = np.kron(rng.integers(1, 256, (3, 100, 100)), np.ones((4, 4), int)).astype(np.uint8)
+    # Bright patches of 4 to 7 pixels, 12 pixels apart, on dark ground.
+    cells = np.zeros((SIZE // 12, SIZE // 12, 12, 12), int)
+    for cell in cells.reshape(-1, 12, 12):
+        height, width = rng.integers(4, 8, 2)
+        cell[:height, :width] = rng.integers(100, 230)
+    data = rng.integers(1, 25, (3, SIZE, SIZE), dtype=np.uint8)
+    data += cells.swapaxes(1, 2).reshape(SIZE, SIZE).astype(np.uint8)
     with rasterio.open(
         folder / "scene.tif", "w", driver="GTiff", count=3, height=SIZE, width=SIZE, dtype="uint8",
-        crs="EPSG:32633", transform=from_origin(0, 0, 1, 1), tiled=True, blockxsize=64,
+        crs="EPSG:32633", transform=from_origin(1000, 2000, 1, 1), tiled=True, blockxsize=64,
         blockysize=64,
     ) as file:  # fmt: skip
         file.write(data)
@@ -98,7 +104,7 @@ def test_a_killed_run_goes_on_where_it_was(
     before = 0
     for _ in range(3):
         with subprocess.Popen([*command, str(output)]) as process:
-            wait_for_lines(Path(f"{output}.run"), before + int(rng.integers(20, 300)), process)
+            wait_for_lines(Path(f"{output}.run"), before + int(rng.integers(20, 150)), process)
             os.kill(process.pid, signal.SIGKILL)
         before = lines(Path(f"{output}.run"))
         assert not output.exists()
