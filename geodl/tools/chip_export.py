@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from geodl.formats.counts import ExportCounts
 from geodl.formats.esri import ExportFacts
 from geodl.formats.images import check_holds
 from geodl.io.extent import extent_window
-from geodl.io.manifest import versions, write_manifest
+from geodl.io.manifest import write_manifest
 from geodl.io.source import open_source
 from geodl.ops.chip_grid import ChipGrid
 from geodl.runtime.connect import active_client
@@ -37,6 +38,7 @@ from geodl.tools.chip_folder import ExportFolder
 from geodl.tools.chip_labels import FeatureLabels, Labels, open_labels, polygons_in_pixels
 from geodl.tools.chip_options import ChipOptions
 
+_PACKAGES = ("geodl", "numpy", "rasterio", "shapely")
 TOOL = "export_training_data"
 _UNNAMED = re.compile(r"Band_\d+")
 
@@ -356,7 +358,7 @@ class _Run:
                 "inputs": [{"name": job.source.name, "identity": job.source.identity()}],
                 "settings": job.settings,
                 "fingerprint": job.fingerprint,
-                "versions": versions(),
+                "versions": {name: version(name) for name in _PACKAGES},
                 "layout": {"block_px": job.plan.block_px},
                 "chips": chips,
                 "blocks": summary.to_json(),
