@@ -116,7 +116,7 @@ class TorchModel(Packaged, Model):
         self._take(net, task)
         if pretrained_path is not None:
             loaded = True
-            load_matching(self._net, read_bundle(pretrained_path).trained_weights())
+            load_matching(self._net, read_bundle(pretrained_path, verify=False).trained_weights())
         if loaded:
             self._net.backbone.requires_grad_(False)
 

@@ -144,7 +144,7 @@ class Packaged:
         ModelDataError
             Classes or bands of ``data`` differ from the model's.
         """
-        bundle = read_bundle(emd_path)
+        bundle = read_bundle(emd_path, verify=False)
         bundle.require_class(cls.__name__)
         model = cls.__new__(cls)
         model._restore(bundle, data)  # type: ignore[attr-defined]

@@ -15,7 +15,8 @@ def test_a_loaded_model_answers_like_the_one_that_was_saved(package, contract):
     with torch.inference_mode():
         assert torch.allclose(loaded.net(x), package.net(x), atol=1e-6)
         assert loaded.task.scores(loaded.net, x).shape == (2, 3, 8, 8)
-    assert loaded.contract == contract and not loaded.net.training
+    assert loaded.contract == contract
+    assert not loaded.net.training
     assert not any(p.requires_grad for p in loaded.net.parameters())
 
 
@@ -38,7 +39,8 @@ def test_a_process_loads_a_model_once_also_from_many_threads(package, model_clas
         thread.start()
     for thread in threads:
         thread.join()
-    assert model_class.built == 1 and all(model is seen[0] for model in seen)
+    assert model_class.built == 1
+    assert all(model is seen[0] for model in seen)
 
 
 def test_the_cache_keeps_few_models(package, model_class):

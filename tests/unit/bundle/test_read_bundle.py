@@ -22,15 +22,21 @@ def test_what_is_written_is_read_from_emd_folder_and_dlpk(package, contract):
 
 def test_the_definition_holds_the_documented_keys(package):
     emd = package.emd
-    assert emd["ModelType"] == "ImageClassification" and emd["ModelFormat"] == "NCHW"
-    assert emd["ExtractBands"] == [2, 0] and emd["ImageHeight"] == emd["ImageWidth"] == 64
+    assert emd["ModelType"] == "ImageClassification"
+    assert emd["ModelFormat"] == "NCHW"
+    assert emd["ExtractBands"] == [2, 0]
+    assert emd["ImageHeight"] == emd["ImageWidth"] == 64
     assert [c["Value"] for c in emd["Classes"]] == [3, 7]
-    assert emd["MinCellSize"]["x"] == 0.5 and emd["MaxCellSize"]["y"] == 2.0
-    assert emd["IsMultispectral"] and not emd["IsImageNetNormalization"]
+    assert emd["MinCellSize"]["x"] == 0.5
+    assert emd["MaxCellSize"]["y"] == 2.0
+    assert emd["IsMultispectral"]
+    assert not emd["IsImageNetNormalization"]
     assert emd["Bands"] == ["red", "green", "nir", "alt"]
-    assert "Framework" not in emd and "ModelConfiguration" not in emd
+    assert "Framework" not in emd
+    assert "ModelConfiguration" not in emd
     stats = emd["NormalizationStats"]
-    assert len(stats) == 8 and {len(values) for values in stats.values()} == {4}
+    assert len(stats) == 8
+    assert {len(values) for values in stats.values()} == {4}
     assert stats["band_mean_values"][2] == pytest.approx(-5 + 0.3 * 4005)
     assert stats["band_std_values"][0] == pytest.approx(0.2 * 255)
     sha = hashlib.sha256(package.files["points.safetensors"]).hexdigest()
@@ -135,7 +141,7 @@ def test_changed_weights_are_found(package):
     content = bytearray((folder / "points.safetensors").read_bytes())
     content[-1] ^= 1
     (folder / "points.safetensors").write_bytes(bytes(content))
-    with pytest.raises(BundleError, match="sha256 of 'points.safetensors'"):
+    with pytest.raises(BundleError, match=r"sha256 of 'points\.safetensors'"):
         read_bundle(folder)
     bundle = read_bundle(folder, verify=False)
     with pytest.raises(BundleError, match="sha256"):
@@ -164,10 +170,12 @@ def test_a_package_of_arcgis_is_read_but_its_weights_are_refused(tmp_path):
     (tmp_path / "lakes.pth").write_bytes(b"pickle")
     (tmp_path / "lakes.emd").write_text(json.dumps(arcgis_emd()))
     bundle = read_bundle(tmp_path)
-    assert bundle.foreign and bundle.contract.classes.names == ["Water"]
-    assert bundle.contract.tile_px == 256 and bundle.contract.normalization.bands == 3
+    assert bundle.foreign
+    assert bundle.contract.classes.names == ["Water"]
+    assert bundle.contract.tile_px == 256
+    assert bundle.contract.normalization.bands == 3
     for use in (bundle.trained_weights, bundle.verify, lambda: bundle.require_class("Any")):
-        with pytest.raises(BundleError, match="not made by geodl.*Train UnetClassifier"):
+        with pytest.raises(BundleError, match=r"not made by geodl.*Train UnetClassifier"):
             use()
 
 
@@ -178,7 +186,8 @@ def test_a_foreign_package_with_bands_by_name_is_read(tmp_path):
     emd.pop("ModelName")
     (tmp_path / "x.emd").write_text(json.dumps(emd))
     contract = read_bundle(tmp_path / "x.emd").contract
-    assert contract.extract_bands == (1, 0) and contract.source_bands == 2
+    assert contract.extract_bands == (1, 0)
+    assert contract.source_bands == 2
 
 
 def test_another_class_is_named(package):

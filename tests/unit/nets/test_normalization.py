@@ -15,7 +15,8 @@ def test_every_batch_norm_is_replaced_but_for_the_kept_part():
     net[1][1].weight.data.fill_(2)
     batch_to_group_norm(net, keep=backbone)
     assert isinstance(backbone[1], nn.BatchNorm2d)
-    assert isinstance(net[1][1], nn.GroupNorm) and (net[1][1].weight == 2).all()
+    assert isinstance(net[1][1], nn.GroupNorm)
+    assert (net[1][1].weight == 2).all()
     batch_to_group_norm(net)
     assert isinstance(net[0][1], nn.GroupNorm)
 
@@ -24,7 +25,8 @@ def test_an_activation_joined_to_the_normalisation_stays():
     net = nn.Sequential(BatchNormAct2d(8))
     batch_to_group_norm(net)
     out = net(torch.randn(1, 8, 4, 4))
-    assert (out >= 0).all() and (out == 0).any()
+    assert (out >= 0).all()
+    assert (out == 0).any()
 
 
 def test_one_sample_of_one_pixel_can_train():

@@ -32,7 +32,8 @@ def test_padding_mirrors_right_and_below():
     padded = pad_to_stride(x, 6)
     assert padded.shape == (1, 1, 6, 6)
     assert torch.equal(padded[..., :4, :5], x)
-    assert padded[0, 0, 0, 5] == x[0, 0, 0, 3] and padded[0, 0, 4, 0] == x[0, 0, 2, 0]
+    assert padded[0, 0, 0, 5] == x[0, 0, 0, 3]
+    assert padded[0, 0, 4, 0] == x[0, 0, 2, 0]
     assert pad_to_stride(padded, 6) is padded
 
 

@@ -143,12 +143,14 @@ def test_mixup_mixes_images_and_losses_alike():
             seen.append(float(net.seen[0].mean()))
     # Either the image itself (paired with itself), or a share of its neighbour.
     assert any(0 < value < 1 for value in seen)
-    assert task.validate(net, batch)["state"].sum() == 128 and net.seen is image
+    assert task.validate(net, batch)["state"].sum() == 128
+    assert net.seen is image
 
 
 def test_scores_are_probabilities(logits):
     scores = PixelTask(CLASSES).scores(Fixed(logits.to(torch.bfloat16)), torch.zeros(2, 1, 8, 8))
-    assert scores.dtype == torch.float32 and scores.shape == (2, 3, 8, 8)
+    assert scores.dtype == torch.float32
+    assert scores.shape == (2, 3, 8, 8)
     assert torch.allclose(scores.sum(1), torch.ones(2, 8, 8))
 
 
@@ -199,7 +201,8 @@ def test_collate_stacks_images_and_masks():
         for i in range(3)
     ]
     batch = PixelTask(CLASSES).collate(items)
-    assert batch["image"].shape == (3, 1, 2, 2) and batch["target"].shape == (3, 2, 2)
+    assert batch["image"].shape == (3, 1, 2, 2)
+    assert batch["target"].shape == (3, 2, 2)
     assert batch["name"] == ["0", "1", "2"]
 
 
@@ -243,6 +246,8 @@ def test_draw_fills_both_axes():
     item = {"image": torch.zeros(1, 2, 2), "target": target, "name": "a"}
     PixelTask(CLASSES).draw(*axes, item, np.ones((2, 2), int), np.zeros((2, 2, 3), np.uint8))
     overlay = axes[0].images[1].get_array()
-    assert overlay[0, 0, 3] == 0 and overlay[1, 1, 3] == 0 and overlay[1, 0, 3] > 0
+    assert overlay[0, 0, 3] == 0
+    assert overlay[1, 1, 3] == 0
+    assert overlay[1, 0, 3] > 0
     colour = np.array(CLASSES.entries[0].color) / 255
     assert np.allclose(axes[1].images[1].get_array()[0, 0, :3], colour)

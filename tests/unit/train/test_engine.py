@@ -50,7 +50,8 @@ def test_training_lowers_the_loss_and_prints_a_line_per_epoch(net, task, batches
 def test_the_table_goes_to_standard_output(net, task, batches, capsys):
     train(net, task, batches, batches[:1], options(epochs=1), TrainingRecord())
     out, err = capsys.readouterr()
-    assert "valid_loss" in out and not err
+    assert "valid_loss" in out
+    assert not err
 
 
 def test_same_seed_same_weights_and_the_callers_random_state_stays(net, task, batches):
@@ -88,10 +89,12 @@ def test_a_frozen_backbone_stays_as_it_is_statistics_included(net, task, batches
 
 def test_a_trainable_backbone_is_in_train_mode(net):
     set_training(net)
-    assert net.backbone.training and net.head.training
+    assert net.backbone.training
+    assert net.head.training
     net.backbone.requires_grad_(False)
     set_training(net)
-    assert not net.backbone.training and net.head.training
+    assert not net.backbone.training
+    assert net.head.training
 
 
 class Scripted:
@@ -166,7 +169,8 @@ def test_a_loss_that_is_not_finite_names_the_chips_and_keeps_the_best_weights(ne
     with pytest.raises(TrainingError, match="chip0_0, chip0_1, chip0_2, chip0_3"):
         run(net, task, Poisoned(batches), epochs=3, on_epoch=lambda row: seen.append(weights(net)))
     assert len(seen) == 1
-    assert same(weights(net), seen[0]) and not net.training
+    assert same(weights(net), seen[0])
+    assert not net.training
 
 
 def test_poison_in_the_first_epoch_leaves_the_weights_before_the_fit(net, task, batches):
@@ -205,7 +209,8 @@ def test_nothing_is_written_and_nothing_is_logged(
     monkeypatch.chdir(tmp_path)
     with caplog.at_level(logging.INFO):
         run(net, task, batches)
-    assert not list(tmp_path.iterdir()) and not caplog.records
+    assert not list(tmp_path.iterdir())
+    assert not caplog.records
 
 
 def test_tensorboard_gets_losses_and_metrics(net, task, batches, tmp_path):

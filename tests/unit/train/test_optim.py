@@ -56,8 +56,10 @@ def test_one_cycle_rises_to_the_rates_and_falls(net):
         optimizer.step()
         schedule.step() if len(seen) < 20 else None
     last = [rates[-1] for rates in seen]
-    assert max(last) == pytest.approx(0.1) and max(r[0] for r in seen) == pytest.approx(0.01)
-    assert last[0] == pytest.approx(0.1 / 25) and last[-1] < 1e-4
+    assert max(last) == pytest.approx(0.1)
+    assert max(r[0] for r in seen) == pytest.approx(0.01)
+    assert last[0] == pytest.approx(0.1 / 25)
+    assert last[-1] < 1e-4
     assert make_schedule(optimizer, 20, one_cycle=False) is None
 
 
