@@ -128,5 +128,6 @@ def _load(ref: ModelRef, device: torch.device) -> LoadedModel:
         )
     net, task = instantiate(bundle)
     net.requires_grad_(False)
-    net.to(device, memory_format=torch.channels_last)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.to(device)
     return LoadedModel(bundle.contract, net.eval(), task)

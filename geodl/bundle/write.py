@@ -90,7 +90,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def write_package(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_package(folder: Path, files: dict[str, bytes]) -> None:
     """Write files into a model's folder.
 
     A new folder appears whole. In a folder that holds a package of the same name the files are

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from matplotlib.figure import Figure
 from torch import nn
 
 from geodl.core.contract import ModelContract
 from geodl.data.draw import draw_legend, item_picture
-from geodl.data.figure import new_figure
+from geodl.data.figure import ShownFigure, new_figure
 from geodl.tasks.base import Task
 from geodl.train.device import net_device, to_device
 
@@ -24,7 +23,7 @@ def results_figure(
     contract: ModelContract,
     rows: int,
     options: Mapping[str, Any],
-) -> Figure:
+) -> ShownFigure:
     """Truth on the left, prediction on the right, for the first ``rows`` validation chips."""
     count = min(rows, len(data.valid_ds))
     figure = new_figure(2 * _ROW_IN + 1.5, _ROW_IN * count)

@@ -82,7 +82,7 @@ def pad_to_stride(x: Tensor, stride: int) -> Tensor:
 
 def _layers(encoder: nn.Module) -> list[nn.Module]:
     """The encoder's stages in order; what holds no weights is left out."""
-    parts = [p for p in encoder.model.children() if _has_weights(p)]
+    parts = [p for p in encoder.children() if _has_weights(p)]
     while len(parts) == 1:
         parts = [p for p in parts[0].children() if _has_weights(p)]
     return [

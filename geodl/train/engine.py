@@ -29,7 +29,6 @@ from geodl.train.optim import make_optimizer, make_schedule, named_state, restor
 from geodl.train.record import TrainingRecord
 from geodl.train.table import EpochTable
 
-
 _SHOWN_CHIPS = 16
 
 
@@ -155,7 +154,7 @@ def train(
     with quiet_engine(), torch.random.fork_rng(seed_devices()):
         torch.manual_seed(options.seed)
         fabric = open_fabric()
-        net.to(fabric.device, memory_format=torch.channels_last)
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = make_optimizer(net, options.rates)
         restore_state(net, optimizer, record.optimizer)
         schedule = make_schedule(optimizer, options.epochs * len(train_loader), options.one_cycle)

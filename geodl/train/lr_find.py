@@ -57,7 +57,7 @@ def find_rate(net: nn.Module, task: Task, loader: Loader, seed: int) -> RateSwee
 
 def _sweep(net: nn.Module, task: Task, loader: Loader) -> tuple[list[float], list[float]]:
     fabric = open_fabric()
-    net.to(fabric.device, memory_format=torch.channels_last)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = len(net.layer_groups())  # type: ignore[operator]
     module, optimizer = fabric.setup(net, make_optimizer(net, (LOWEST_RATE,) * groups))
     set_training(net)

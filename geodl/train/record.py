@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from geodl.base.errors import TrainingError
@@ -51,6 +52,6 @@ def draw_losses(record: TrainingRecord) -> ShownFigure:
         axes.plot(epochs, [row[name] for row in record.rows], label=label, marker=".")
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     return figure
