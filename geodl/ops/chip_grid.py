@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from geodl.base.errors import PlanError
 from geodl.core.grid import Window
 
@@ -77,32 +75,6 @@ class ChipGrid:
             height=last.row_stop - first.row,
             width=last.col_stop - first.col,
         )
-
-    def touched(self, bounds: np.ndarray) -> np.ndarray:
-        """Chips that bounds overlap or touch.
-
-        Parameters
-        ----------
-        bounds
-            float64 (N, 4): xmin, ymin, xmax, ymax in pixels of the raster (y down).
-
-        Returns
-        -------
-        int64 (N, 4): first row, first column, last row + 1, last column + 1; empty ranges have
-        first == last.
-        """
-        out = np.zeros((len(bounds), 4), np.int64)
-        origin = (self.area.row, self.area.col)
-        counts = (self.rows, self.cols)
-        for axis, (low, high) in enumerate(((1, 3), (0, 2))):
-            offset, stride = origin[axis], self.stride_yx[axis]
-            first = np.ceil((bounds[:, low] - offset - self.tile_yx[axis]) / stride)
-            last = np.floor((bounds[:, high] - offset) / stride) + 1
-            out[:, axis] = np.clip(first, 0, counts[axis])
-            out[:, axis + 2] = np.clip(last, out[:, axis], counts[axis])
-        empty = (out[:, 0] == out[:, 2]) | (out[:, 1] == out[:, 3])
-        out[empty] = 0
-        return out
 
     def blocks(self, block_px: int) -> Iterator[tuple[range, range]]:
         """Rectangles of chips, row by row, each at least one chip and about ``block_px`` wide."""

@@ -15,6 +15,9 @@ from geodl.core.grid import Window
 MIN_PART_PX = 0.02
 _SLACK_PX = 1e-9
 
+# shapely's numbers of geometry types: multi-points, -lines and -polygons are 4 to 6.
+_FIRST_MULTI, _COLLECTION = 4, 7
+
 _EIGHT = np.ones((3, 3), bool)
 
 
@@ -24,8 +27,8 @@ def repaired(geometries: np.ndarray) -> tuple[np.ndarray, int]:
     Parameters
     ----------
     geometries
-        object (N,) of shapely geometries. A polygon that falls apart into lines keeps its areas
-        only.
+        object (N,) of shapely geometries. Of a collection only the parts of the highest dimension
+        are kept, and of a repaired polygon only areas.
     """
     flat = shapely.force_2d(geometries)
     broken = np.flatnonzero(~shapely.is_valid(flat))
@@ -34,6 +37,9 @@ def repaired(geometries: np.ndarray) -> tuple[np.ndarray, int]:
         flat[position] = _of_dimension(
             shapely.make_valid(before), int(shapely.get_dimensions(before))
         )
+    for position in np.flatnonzero(shapely.get_type_id(flat) == _COLLECTION):
+        whole = flat[position]
+        flat[position] = _of_dimension(whole, int(shapely.get_dimensions(whole)))
     return flat, len(broken)
 
 
@@ -41,7 +47,9 @@ def _of_dimension(geometry: shapely.Geometry, dimension: int) -> shapely.Geometr
     """The components of one dimension; an empty collection where there are none."""
     if geometry.geom_type != "GeometryCollection" and shapely.get_dimensions(geometry) == dimension:
         return geometry
-    parts = shapely.get_parts(shapely.get_parts(geometry))
+    parts = shapely.get_parts(geometry)
+    while (shapely.get_type_id(parts) >= _FIRST_MULTI).any():
+        parts = shapely.get_parts(parts)
     kept = parts[shapely.get_dimensions(parts) == dimension]
     return shapely.union_all(kept) if len(kept) else shapely.GeometryCollection()
 
