@@ -129,12 +129,12 @@ class Detector:
         ModelDataError
             The image lacks bands that the model takes.
         """
-        picture = read_picture(image_path, self.contract)
         options = {
             "threshold": as_share(threshold, "threshold"),
             "nms_overlap": as_share(nms_overlap, "nms_overlap"),
         }
         batch = as_int(batch_size, "batch_size", minimum=1)
+        picture = read_picture(image_path, self.contract)
         model = (self.net.eval(), self.task, self.contract, picture)
         if as_bool(resize, "resize"):
             found = detect_whole(*model, self._resized_to(), **options)

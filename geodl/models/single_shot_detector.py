@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -98,7 +99,7 @@ class SingleShotDetector(Detector, TorchModel):
     ) -> None:
         name = type(self).__name__
         check_backend(backend, args, name)
-        check_known(kwargs, (), name)
+        check_known(kwargs, inspect.signature(type(self)).parameters, name)
         check_data_fits(data, name, self.kind, self.dataset_types)
         parameters = {
             "backbone": check_backbone(backbone or _DEFAULT_BACKBONE),

@@ -16,6 +16,7 @@ CELLS_PX = (4, 8, 16, 32)
 # Anchors of an automatic layout are this many cells wide, so that neighbours overlap well and
 # objects side by side fall into cells of their own.
 _ZOOMS = tuple(np.geomspace(1.5, 4.0, 15).round(2).tolist())
+_BEST_ZOOM = 2.3
 # Sizes of this share of the objects decide; the rest are outliers.
 _CORE_SHARE = (0.05, 0.95)
 # Side ratio beyond which half of the objects count as long, and then get long anchors.
@@ -103,12 +104,11 @@ def choose_layout(sizes: np.ndarray, tile_px: int) -> AnchorLayout:
 
 
 def _misfit(side: np.ndarray, first: int, last: int, zoom: float) -> float:
-    """Mean distance of the sizes to the nearest anchor in octaves, and a price for each grid."""
+    """Mean distance of the sizes to the nearest anchor in octaves, and a price for the grids."""
     anchors = np.log2(np.array(CELLS_PX[first : last + 1]) * zoom)
     distance = np.abs(np.log2(side)[:, None] - anchors).min(axis=1)
-    # Anchors of many small cells are dear in time, those of few cells in crowded objects.
-    small_zoom = max(0.0, math.log2(2.0 / zoom))
-    return float(distance.mean()) + 0.05 * (last - first) + 0.1 * small_zoom
+    # Fine grids are dear in time, coarse ones poor where objects lie close together.
+    return float(distance.mean()) + 0.05 * (last - first) + 0.1 * abs(math.log2(zoom / _BEST_ZOOM))
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
