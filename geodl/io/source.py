@@ -141,7 +141,10 @@ def _items(source: Any) -> list[Any]:
 
 
 def _open_item(item: Any, reading: _Reading) -> RasterSource:
-    """One item on its own grid with the wanted bands."""
+    """One item on its own grid with the wanted bands; one warning where it states no CRS."""
+    if reading.assume_crs is None and isinstance(item, xr.DataArray):
+        # An array that open_raster made stands for its source, and its warning was given then.
+        item = known_source(item) or item
     if isinstance(item, RasterSource):
         source = _again(item, reading)
     else:
@@ -168,8 +171,7 @@ def _again(source: RasterSource, reading: _Reading) -> RasterSource:
 
 def _open_new(item: Any, reading: _Reading) -> RasterSource:
     if isinstance(item, xr.DataArray):
-        known = known_source(item) if reading.assume_crs is None else None
-        return _again(known, reading) if known is not None else _open_array(item, reading)
+        return _open_array(item, reading)
     if isinstance(item, xr.Dataset):
         return _open_array(choose_variable(item, reading.variable, "the Dataset"), reading)
     if not isinstance(item, (str, os.PathLike)):

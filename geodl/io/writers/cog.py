@@ -89,7 +89,7 @@ def _profile(regions: RegionStore) -> dict[str, Any]:
         "sparse_ok": True,
     }
     if grid.crs is not None:
-        profile |= {"crs": CRS.from_wkt(grid.crs), "transform": grid.affine}
+        profile |= {"crs": CRS.from_user_input(grid.crs), "transform": grid.affine}
     return profile
 
 
