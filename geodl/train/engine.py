@@ -8,6 +8,7 @@ network usable.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from lightning.fabric import Fabric
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
+from tqdm import tqdm
 
 from geodl.base.errors import TrainingError
 from geodl.tasks.base import Batch, Task
@@ -217,7 +219,8 @@ def _run_epoch(
     started = time.perf_counter()
     set_training(stepper.net)
     total, count = 0.0, 0
-    for batch in train_loader:
+    bar = tqdm(train_loader, desc=f"epoch {number}", leave=False, disable=None, file=sys.stderr)
+    for batch in bar:
         moved = to_device(batch, stepper.fabric.device)
         total += stepper.step(moved) * len(moved["name"])
         count += len(moved["name"])

@@ -20,13 +20,13 @@ from geodl.train.device import quiet_engine, to_device
 from geodl.train.engine import Loader, named, open_fabric, seed_devices, set_training
 from geodl.train.optim import make_optimizer
 
-LOWEST_RATE, HIGHEST_RATE = 1e-6, 1.0
-STEPS = 60
+LOWEST_RATE, HIGHEST_RATE = 1e-5, 1.0
+STEPS = 45
 SMOOTHING = 0.8
 # The sweep ends when the smoothed loss is this many times its least value.
-DIVERGED = 4.0
+DIVERGED = 3.0
 # Rates outside say more about noise than about the model.
-SAFE_RATES = (1e-5, 3e-2)
+SAFE_RATES = (3e-5, 3e-2)
 FALLBACK_RATE = 1e-3
 
 
