@@ -168,11 +168,14 @@ class PixelBlocks:
             if options.augment:
                 scores = merged_scores(lambda t: task.scores(net, t), x, turns, options.policy)
             else:
-                scores = task.scores(net, x)
+                # The largest logit is the class; a softmax would cost as much as a small network.
+                scores = task.logits(net, x) if as_index else task.scores(net, x)
             if self.plan.merge == "crop" and pad:
                 scores = scores[..., pad:-pad, pad:-pad]
             if as_index:
-                scores = (scores[:, first:].argmax(1) + first).to(torch.int16)
+                # torch reduces over channels ten times faster where they lie side by side.
+                scores = scores[:, first:].contiguous(memory_format=torch.channels_last)
+                scores = (scores.max(dim=1).indices + first).to(torch.int16)
             return scores.cpu()
 
         return call

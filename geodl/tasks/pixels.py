@@ -85,15 +85,18 @@ class PixelTask(Task):
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         x, target = batch["image"], self._counted(batch["target"])
         if not self.mixup or len(x) < 2:
-            return {"loss": self._loss_of(self._logits(net, x), target)}
+            return {"loss": self._loss_of(self.logits(net, x), target)}
         share = torch.distributions.Beta(MIXUP_ALPHA, MIXUP_ALPHA).sample().to(x.device)
         order = torch.randperm(len(x)).to(x.device)
-        logits = self._logits(net, torch.lerp(x[order], x, share))
+        logits = self.logits(net, torch.lerp(x[order], x, share))
         own, other = self._loss_of(logits, target), self._loss_of(logits, target[order])
         return {"loss": torch.lerp(other, own, share)}
 
-    def _logits(self, net: nn.Module, x: Tensor) -> Tensor:
-        """float32 (B, K + 1, H, W); ignored classes can win nowhere."""
+    def logits(self, net: nn.Module, x: Tensor) -> Tensor:
+        """float32 (B, K + 1, H, W); the largest is the class, as with :meth:`scores`.
+
+        Ignored classes can win nowhere.
+        """
         logits = net(x).float()
         if not self.ignored:
             return logits
@@ -127,7 +130,7 @@ class PixelTask(Task):
 
     def validate(self, net: nn.Module, batch: Batch) -> dict[str, Any]:
         target = self._counted(batch["target"])
-        logits = self._logits(net, batch["image"])
+        logits = self.logits(net, batch["image"])
         return {
             "loss": self._loss_of(logits, target),
             "state": confusion(target, logits.argmax(dim=1), self.outputs),
@@ -150,13 +153,13 @@ class PixelTask(Task):
         -------
         float32 (B, K + 1, H, W), summing to 1; 0 for ignored classes.
         """
-        return torch.softmax(self._logits(net, x), dim=1)
+        return torch.softmax(self.logits(net, x), dim=1)
 
     def predict(self, net: nn.Module, x: Tensor, **options: Any) -> list[np.ndarray]:
         """int64 (H, W) of network outputs per image."""
         del options  # none: see predict_defaults
         with torch.inference_mode():
-            return list(self._logits(net, x).argmax(dim=1).cpu().numpy())
+            return list(self.logits(net, x).argmax(dim=1).cpu().numpy())
 
     def draw(
         self, ax_truth: Any, ax_pred: Any, item: Item, prediction: Any, picture: np.ndarray
