@@ -5,7 +5,10 @@ from __future__ import annotations
 from geodl.base.registry import lazy_attributes
 
 _PUBLIC = {
+    "ModelCase": "geodl.testing.conformance:ModelCase",
     "Scene": "geodl.testing.scene:Scene",
+    "check_model": "geodl.testing.conformance:check_model",
+    "make_chips": "geodl.testing.chips:make_chips",
     "make_scene": "geodl.testing.scene:make_scene",
 }
 

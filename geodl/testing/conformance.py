@@ -1,0 +1,230 @@
+"""What every registered model has to hold; for us and for authors of plug-ins.
+
+Each check raises ``AssertionError`` and says which rule was broken. A plug-in's own tests call
+them with its class:
+
+    from geodl.testing.conformance import ModelCase, check_model
+    check_model(ModelCase(MyModel, {"backbone": "resnet18"}), tmp_path)
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geodl.data.prepare import prepare_data
+from geodl.testing.chips import make_chips
+
+BAND_COUNTS = (1, 4, 13)
+_EPOCHS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCase:
+    """A model class and what makes a tiny one of it.
+
+    Parameters
+    ----------
+    model_class
+        With the documented constructor: ``model_class(data, **arguments)``.
+    arguments
+        Small enough that a few epochs take a second.
+    dataset_type
+        The chip format to train on; None takes the first of ``supported_datasets``.
+    chip_px, batch_size, rate
+        Of the training.
+    """
+
+    model_class: Any
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    dataset_type: str | None = None
+    chip_px: int = 64
+    batch_size: int = 4
+    rate: float = 2e-3
+
+    @property
+    def name(self) -> str:
+        return str(self.model_class.__name__)
+
+    def format_name(self) -> str:
+        return self.dataset_type or self.model_class.dataset_types[0]
+
+    def data(self, chips: Path, working_dir: Path) -> Any:
+        return prepare_data(
+            chips,
+            chip_size=self.chip_px,
+            batch_size=self.batch_size,
+            transforms=False,
+            val_split_pct=0.2,
+            working_dir=working_dir,
+        )
+
+    def model(self, data: Any) -> Any:
+        return self.model_class(data, **self.arguments)
+
+
+def check_model(case: ModelCase, folder: Path) -> None:
+    """All rules for one model class; trains it once, on chips of 3 bands.
+
+    Parameters
+    ----------
+    case
+        The model.
+    folder
+        Empty; chips and packages go there.
+    """
+    chips = make_chips(folder, case.format_name(), chip_px=case.chip_px)
+    data = case.data(chips, folder / "work")
+    model = case.model(data)
+    check_face(model)
+    check_fit(case, model, data)
+    check_package(case, model, folder / "saved")
+    check_pickle(case, model)
+    check_seed(case, data)
+    for bands in BAND_COUNTS:
+        check_bands(case, model, bands, case.chip_px)
+    check_bands(case, model, 3, case.chip_px + 13)
+
+
+def check_face(model: Any) -> None:
+    """The documented lists are there and name what the model really takes."""
+    name = type(model).__name__
+    assert model.supported_datasets, f"{name} supports no dataset type"
+    assert {"train_loss", "valid_loss"} < set(model.available_metrics), f"{name} has no metrics"
+    assert repr(model), f"{name} has no repr"
+
+
+def check_fit(case: ModelCase, model: Any, data: Any) -> None:
+    """``fit`` lowers the training loss, fills the record, and draws."""
+    model.unfreeze()
+    model.fit(_EPOCHS, case.rate)
+    rows = model.record.rows
+    assert len(rows) == _EPOCHS, f"{case.name}.fit recorded {len(rows)} of {_EPOCHS} epochs"
+    assert set(model.available_metrics) <= set(rows[0]), f"{case.name} records other metrics"
+    first, last = rows[0]["train_loss"], rows[-1]["train_loss"]
+    assert last < first, f"{case.name}.fit raised the loss from {first:.4f} to {last:.4f}"
+    for figure in (model.plot_losses(), model.show_results(rows=1)):
+        assert figure.axes, f"{case.name} drew an empty figure"
+    assert len(data.train_ds) > 0
+
+
+def check_package(case: ModelCase, model: Any, folder: Path) -> None:
+    """What ``save`` writes gives the same answers, opened in any of its forms."""
+    saved = Path(model.save(folder))
+    x = sample_batch(model, 3, case.chip_px)
+    expected = answers(model.net, x)
+    package = next(saved.glob("*.dlpk"))
+    definition = next(saved.glob("*.emd"))
+    for place in (saved, package, definition):
+        opened = case.model_class.from_model(place)
+        where = f"{case.name} from {place.suffix or 'the folder'}"
+        # A package has no memory layout, and another layout adds up in another order.
+        same(expected, answers(opened.net, x), where, tolerance=1e-4)
+        assert opened.contract == model.contract, f"{case.name}: {place} has another contract"
+
+
+def check_pickle(case: ModelCase, model: Any) -> None:
+    """Network and task survive pickling, so that workers may get them."""
+    x = sample_batch(model, 3, case.chip_px)
+    net, task = pickle.loads(pickle.dumps((model.net, model.task)))
+    same(answers(model.net, x), answers(net, x), f"{case.name} after pickling")
+    assert task.classes == model.task.classes, f"{case.name}: the task lost its classes"
+
+
+def check_seed(case: ModelCase, data: Any) -> None:
+    """The same data and seed give the same weights."""
+    weights = []
+    for _ in range(2):
+        model = case.model(data)
+        model.fit(1, case.rate)
+        weights.append(model.net.state_dict())
+    for key, value in weights[0].items():
+        assert torch.equal(value, weights[1][key]), f"{case.name}: {key} differs on a second run"
+
+
+def check_bands(case: ModelCase, model: Any, bands: int, tile_px: int) -> None:
+    """The network builds for any bands and tile size, and learns: one forward and backward."""
+    net, task, loaded = case.model_class.build(
+        classes=model.contract.classes,
+        bands=bands,
+        tile_px=tile_px,
+        parameters=model.parameters,
+        pretrained=False,
+        batch_size=case.batch_size,
+    )
+    where = f"{case.name} with {bands} bands of {tile_px} px"
+    assert not loaded, f"{where}: pretrained=False loaded weights"
+    batch = sample_targets(task, bands, tile_px)
+    net.train()
+    losses = task.loss(net, batch)
+    losses["loss"].backward()
+    assert torch.isfinite(losses["loss"]), f"{where}: the loss is not finite"
+    moved = [p for p in net.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert moved, f"{where}: no parameter has a gradient"
+    for output in answers(net, batch["image"]):
+        assert torch.isfinite(output).all(), f"{where}: an output is not finite"
+
+
+def sample_batch(model: Any, bands: int, side: int) -> Tensor:
+    """float32 (2, bands, side, side), the same each time."""
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn((2, bands, side, side), generator=generator)
+
+
+def sample_targets(task: Any, bands: int, side: int) -> dict[str, Any]:
+    """A collated batch of two items of the task's kind, with every class in each."""
+    count = len(task.classes)
+    generator = torch.Generator().manual_seed(4)
+    items = []
+    for number in range(2):
+        image = torch.randn((bands, side, side), generator=generator)
+        target: Any
+        if task.kind == "pixels":
+            target = torch.arange(side * side).reshape(side, side) // 7 % (count + 1)
+        else:
+            corner = torch.arange(count, dtype=torch.float32)[:, None] * 4 + 3
+            boxes = torch.cat([corner, corner, corner + 16, corner + 20], dim=1)
+            target = {"boxes": boxes, "labels": torch.arange(1, count + 1)}
+        items.append({"image": image, "name": str(number), "target": target})
+    return dict(task.collate(items))
+
+
+def answers(net: Any, x: Tensor) -> list[Tensor]:
+    """All tensors that a network gives in eval mode."""
+    net.eval()
+    with torch.inference_mode():
+        found = [part.clone() for part in tensors(net(x))]
+    assert found, f"{type(net).__name__} gives no tensors"
+    return found
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested lists, tuples, dictionaries and attributes, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from tensors(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from tensors(part)
+    elif hasattr(value, "__dict__"):
+        yield from tensors(vars(value))
+
+
+def same(expected: list[Tensor], got: list[Tensor], where: str, tolerance: float = 0.0) -> None:
+    """The same tensors, bit for bit or within a share of their largest value."""
+    assert len(expected) == len(got), f"{where}: {len(got)} outputs instead of {len(expected)}"
+    for one, other in zip(expected, got, strict=True):
+        assert one.shape == other.shape, f"{where}: shape {other.shape} instead of {one.shape}"
+        if one.numel() == 0:
+            continue
+        difference = float((one - other).abs().max())
+        limit = tolerance * max(1.0, float(one.abs().max()))
+        assert difference <= limit, f"{where}: answers differ by up to {difference:g}"

@@ -1,0 +1,101 @@
+"""Every registered model holds the rules of all models, in a few seconds."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import geodl
+from geodl.base.models import MODELS
+from geodl.testing.conformance import ModelCase, check_model, same, sample_targets, tensors
+
+# Arguments that make a tiny model; a model without a row is made with its defaults.
+TINY: dict[str, dict[str, Any]] = {
+    "SingleShotDetector": {"backbone": "resnet18", "grids": [8], "drop": 0.0},
+    "UnetClassifier": {"backbone": "resnet18"},
+}
+# Models that miss a rule, with the reason. None so far.
+EXCEPTIONS: dict[str, str] = {}
+LIMIT_CPU_S = 25.0
+
+_ROOT = Path(geodl.__file__).resolve().parent.parent
+_CHECKER = _ROOT.parent / "shared" / "spec" / "check_api.py"
+_PUBLIC = sorted(name for name in MODELS if not name.startswith("Tiny"))
+
+
+@pytest.mark.filterwarnings("ignore::geodl.base.errors.OfflineWarning")
+@pytest.mark.parametrize("name", _PUBLIC)
+def test_model_conforms_within_its_time(name: str, tmp_path: Path) -> None:
+    if name in EXCEPTIONS:
+        pytest.skip(EXCEPTIONS[name])
+    started = time.process_time()
+    check_model(ModelCase(model_class=MODELS[name], arguments=TINY.get(name, {})), tmp_path)
+    spent = time.process_time() - started
+    assert spent < LIMIT_CPU_S, f"{name} took {spent:.1f} s of CPU; give it smaller arguments"
+
+
+def test_every_row_of_the_tables_is_a_model() -> None:
+    assert set(TINY) | set(EXCEPTIONS) <= set(_PUBLIC)
+
+
+def test_signatures_match_the_specification() -> None:
+    """The checker lies beside the checkout where the project is developed."""
+    if not _CHECKER.is_file():
+        pytest.skip("the specification's check_api.py does not lie beside the checkout")
+    done = subprocess.run(
+        [sys.executable, str(_CHECKER), "--json"],
+        capture_output=True, text=True, check=False, cwd=_ROOT,
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    from geodl import learn
+
+    ours = [row for row in report["symbols"] if row["symbol"].split(".")[0] in learn.__all__]
+    assert len(ours) > len(learn.__all__)
+    assert [row for row in ours if row["status"] != "ok"] == []
+
+
+class _Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(2, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        out = self.layer(x)
+        return {"a": [out], "b": (out.mean(),)}
+
+
+def test_tensors_are_found_wherever_they_lie() -> None:
+    assert len(list(tensors(_Net()(torch.zeros(1, 2, 3, 3))))) == 2
+
+
+def test_a_model_that_forgets_its_weights_is_found_out() -> None:
+    one = [torch.zeros(2)]
+    same(one, pickle.loads(pickle.dumps(one)), "x")
+    with pytest.raises(AssertionError, match="x: answers differ by up to 1"):
+        same(one, [torch.tensor([0.0, 1.0])], "x")
+    with pytest.raises(AssertionError, match="0 outputs instead of 1"):
+        same(one, [], "x")
+
+
+@pytest.mark.parametrize("kind", ["pixels", "objects"])
+def test_sample_targets_hold_every_class(kind: str) -> None:
+    from geodl.core.classes import ClassTable
+    from geodl.tasks.objects import ObjectTask
+    from geodl.tasks.pixels import PixelTask
+
+    table = ClassTable.from_mapping({1: "a", 5: "b"})
+    task = PixelTask(table) if kind == "pixels" else ObjectTask(table)
+    batch = sample_targets(task, 4, 32)
+    assert batch["image"].shape == (2, 4, 32, 32)
+    if kind == "pixels":
+        assert set(batch["target"].unique().tolist()) == {0, 1, 2}
+    else:
+        assert all(set(item["labels"].tolist()) == {1, 2} for item in batch["target"])
