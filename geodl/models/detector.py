@@ -7,31 +7,37 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from torch import nn
+import numpy as np
+from matplotlib.figure import Figure
 
 from geodl.base.errors import NotSupportedError
 from geodl.base.options import as_bool, as_int
-from geodl.core.contract import ModelContract
+from geodl.core.blocks import RasterBlock
+from geodl.core.detections import Detections
 from geodl.data.draw import draw_legend, to_picture
 from geodl.data.figure import ShownFigure, new_figure, show
-from geodl.models.image_detection import detect_in_tiles, detect_whole, read_picture
+from geodl.models.base import TorchModel
+from geodl.models.image_detection import ImageDetector, read_picture
 from geodl.ops.average_precision import mean_precision
 from geodl.tasks.objects import BoxMeter, ObjectTask, as_share
+from geodl.train.device import net_device
 from geodl.train.evaluate import evaluate
 
 _PICTURE_IN = 8.0
 
 
-class Detector:
-    """Methods of a TorchModel that finds boxes; goes before TorchModel among the bases."""
+class DetectorModel(TorchModel):
+    """A model that finds boxes; a subclass has its documented constructor and ``build``."""
 
     kind: ClassVar[Literal["objects"]] = "objects"
     dataset_types = ("PASCAL_VOC_rectangles", "KITTI_rectangles")
 
-    net: nn.Module
-    task: ObjectTask
-    contract: ModelContract
-    data: Any
+    _task: ObjectTask
+
+    @property
+    def task(self) -> ObjectTask:
+        """What turns the network's outputs into losses, scores and boxes."""
+        return self._task
 
     def average_precision_score(
         self,
@@ -62,9 +68,14 @@ class Detector:
         ModelDataError
             The model was opened without data.
         """
-        from geodl.train.device import net_device
+        scores = self._scores(detect_thresh, iou_thresh, as_bool(show_progress, "show_progress"))
+        if as_bool(mean, "mean"):
+            return mean_precision(scores)
+        return dict(zip(self.task.classes.names, scores.tolist(), strict=True))
 
-        data = self._need_data("average_precision_score()")  # type: ignore[attr-defined]
+    def _scores(self, detect_thresh: float, iou_thresh: float, progress: bool) -> np.ndarray:
+        """float64 (K,): average precision; NaN for a class without truth."""
+        data = self._need_data("average_precision_score()")
         threshold = as_share(detect_thresh, "detect_thresh")
         task = type(self.task)(self.task.classes, **{**self.task.options, "threshold": threshold})
         meter = BoxMeter(len(task.classes), as_share(iou_thresh, "iou_thresh"))
@@ -74,17 +85,14 @@ class Detector:
             data.valid_loader(task.collate),
             net_device(self.net),
             meter=meter,
-            progress=as_bool(show_progress, "show_progress"),
+            progress=progress,
         )
-        scores = meter.by_class()
-        if as_bool(mean, "mean"):
-            return mean_precision(scores)
-        return dict(zip(task.classes.names, scores.tolist(), strict=True))
+        return meter.by_class()
 
     def score_for_package(self) -> dict[str, Any]:
         """Average precision of the classes that occur, for the definition."""
-        scores = self.average_precision_score(show_progress=False)
-        known = {k: v for k, v in dict(scores).items() if not math.isnan(v)}  # type: ignore[arg-type]
+        scores = zip(self.task.classes.names, self._scores(0.2, 0.1, False).tolist(), strict=True)
+        known = {name: score for name, score in scores if not math.isnan(score)}
         return {"average_precision_score": known}
 
     def predict(
@@ -129,23 +137,22 @@ class Detector:
         ModelDataError
             The image lacks bands that the model takes.
         """
-        options = {
-            "threshold": as_share(threshold, "threshold"),
-            "nms_overlap": as_share(nms_overlap, "nms_overlap"),
-        }
+        detector = ImageDetector(
+            net=self.net.eval(),
+            task=self.task,
+            contract=self.contract,
+            threshold=as_share(threshold, "threshold"),
+            nms_overlap=as_share(nms_overlap, "nms_overlap"),
+        )
         batch = as_int(batch_size, "batch_size", minimum=1)
         picture = read_picture(image_path, self.contract)
-        model = (self.net.eval(), self.task, self.contract, picture)
         if as_bool(resize, "resize"):
-            found = detect_whole(*model, self._resized_to(), **options)
+            found = detector.whole(picture, self._resized_to())
         else:
-            found = detect_in_tiles(*model, batch=batch, **options)
+            found = detector.in_tiles(picture, batch)
         if as_bool(visualize, "visualize"):
-            show(self._drawn(picture.data, picture.mask, found))
-        x0, y0, x1, y1 = found.boxes.T
-        boxes = [
-            list(box) for box in zip(*(v.tolist() for v in (x0, y0, x1 - x0, y1 - y0)), strict=True)
-        ]
+            show(self._drawn(picture, found))
+        boxes = np.hstack([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]]).tolist()
         names = self.contract.classes.names
         labels = [names[label - 1] for label in found.labels.tolist()]
         if as_bool(return_scores, "return_scores"):
@@ -154,22 +161,19 @@ class Detector:
 
     def _resized_to(self) -> tuple[int, int]:
         """Height and width of the whole image for the network."""
-        resized = getattr(self.data, "resize_to", None)
-        return tuple(resized) if resized else (self.contract.tile_px,) * 2
+        height, width = getattr(self.data, "resize_to", None) or (self.contract.tile_px,) * 2
+        return height, width
 
-    def _drawn(self, pixels: Any, mask: Any, found: Any) -> ShownFigure:
-        contract = self.contract
-        names = (
-            [contract.band_names[b] for b in contract.extract_bands]
-            if (contract.band_names)
-            else []
-        )
-        picture = to_picture(pixels, mask, str(pixels.dtype), names)
-        figure = new_figure(_PICTURE_IN, _PICTURE_IN * pixels.shape[1] / pixels.shape[2])
+    def _drawn(self, block: RasterBlock, found: Detections) -> ShownFigure:
+        names = self.contract.band_names
+        shown = [names[band] for band in self.contract.extract_bands] if names else []
+        picture = to_picture(block.data, block.mask, str(block.data.dtype), shown)
+        height, width = picture.shape[:2]
+        figure = new_figure(_PICTURE_IN, _PICTURE_IN * height / width)
         axes = figure.add_subplot()
         axes.set_axis_off()
         self.task.draw_detections(axes, found, picture)
-        draw_legend(figure, contract.classes)
+        draw_legend(figure, self.contract.classes)
         return figure
 
     def predict_video(
@@ -209,9 +213,9 @@ class Detector:
             f"{os.fspath(input_video_path)} as image files and call predict() on each."
         )
 
-    def show_results(
+    def show_results(  # type: ignore[override]  # the documented arguments, by name
         self, rows: int = 5, thresh: float = 0.5, nms_overlap: float = 0.1
-    ) -> ShownFigure:
+    ) -> Figure:
         """Truth on the left and detections on the right, for some validation chips.
 
         Parameters
@@ -223,6 +227,4 @@ class Detector:
         nms_overlap
             IoU of two boxes of a class above which the weaker is dropped.
         """
-        return super().show_results(  # type: ignore[misc,no-any-return]
-            rows, thresh=thresh, nms_overlap=nms_overlap
-        )
+        return super().show_results(rows, thresh=thresh, nms_overlap=nms_overlap)

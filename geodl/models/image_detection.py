@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -53,42 +53,71 @@ def read_picture(path: str | os.PathLike[str], contract: ModelContract) -> Raste
     return clean_block(RasterBlock(image.data[bands], image.mask))
 
 
-def detect_in_tiles(
-    net: nn.Module,
-    task: ObjectTask,
-    contract: ModelContract,
-    picture: RasterBlock,
-    *,
-    threshold: float,
-    nms_overlap: float,
-    batch: int,
-) -> Detections:
-    """Slide windows of the training size over an image, each overlapping the next by half.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageDetector:
+    """A network with all that turns the pixels of an image into objects.
 
-    A window owns the objects whose centre lies in its middle; those that its edge cuts are left
-    to the neighbour, as in ``detect_objects``.
-
-    Returns
-    -------
-    Detections in pixels of the image, best first.
+    Parameters
+    ----------
+    net
+        In eval mode.
+    task
+        Decodes its answers.
+    contract
+        How the pixels are normalised, and the side of the windows.
+    threshold
+        Least score, 0..1.
+    nms_overlap
+        IoU of two boxes of a class above which the weaker is dropped.
     """
-    _, height, width = picture.data.shape
-    grid = GeoGrid(width=width, height=height, transform=(1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
-    tile = contract.tile_px
-    plan = TilePlan.make(grid, tile_px=tile, padding_px=tile // 4)
-    runner = TileRunner(net, contract.normalization, batch=batch, device=str(net_device(net)))
 
-    def call(module: nn.Module, x: Tensor) -> list[Detections]:
-        return task.detect(module, x, threshold=threshold, nms_overlap=nms_overlap)
+    net: nn.Module
+    task: ObjectTask
+    contract: ModelContract
+    threshold: float
+    nms_overlap: float
 
-    parts = [
-        _owned(found, *windows, grid.window)
-        for windows, found in runner.run(_tiles(plan, picture), call)
-    ]
-    found = Detections.concatenate(parts)
-    limit = np.array([width, height] * 2, np.float64)
-    inside = Detections(found.boxes.clip(0, limit), found.scores, found.labels)
-    return suppress_detections(inside, nms_overlap)
+    def in_tiles(self, picture: RasterBlock, batch: int) -> Detections:
+        """Slide windows of the training size over an image, each overlapping the next by half.
+
+        A window owns the objects whose centre lies in its middle; those that its edge cuts are
+        left to the neighbour, as in ``detect_objects``.
+
+        Returns
+        -------
+        Detections in pixels of the image, best first.
+        """
+        _, height, width = picture.data.shape
+        grid = GeoGrid(width=width, height=height, transform=(1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+        tile = self.contract.tile_px
+        plan = TilePlan.make(grid, tile_px=tile, padding_px=tile // 4)
+        runner = TileRunner(
+            self.net,
+            self.contract.normalization,
+            batch=batch,
+            device=str(net_device(self.net)),
+        )
+        parts = [
+            _owned(found, window, core, grid.window)
+            for (window, core), found in runner.run(_tiles(plan, picture), self._call)
+        ]
+        found = Detections.concatenate(parts)
+        limit = np.array([width, height] * 2, np.float64)
+        inside = Detections(found.boxes.clip(0, limit), found.scores, found.labels)
+        return suppress_detections(inside, self.nms_overlap)
+
+    def whole(self, picture: RasterBlock, size_yx: tuple[int, int]) -> Detections:
+        """Objects in an image that is resized to one tile; in pixels of the image as it was."""
+        _, height, width = picture.data.shape
+        x = torch.from_numpy(self.contract.normalization.apply(picture.data))
+        x = resize_image(x, size_yx)[None].to(net_device(self.net))
+        with torch.inference_mode():
+            found = self._call(self.net, x)[0]
+        back = np.array([width / size_yx[1], height / size_yx[0]] * 2)
+        return Detections(found.boxes * back, found.scores, found.labels)
+
+    def _call(self, net: nn.Module, x: Tensor) -> list[Detections]:
+        return self.task.detect(net, x, threshold=self.threshold, nms_overlap=self.nms_overlap)
 
 
 def _tiles(
@@ -115,29 +144,3 @@ def _owned(found: Detections, tile: Window, core: Window, image: Window) -> Dete
     keep &= (x1 < tile.col_stop - _EDGE_PX) | (tile.col_stop >= image.col_stop)
     keep &= (y1 < tile.row_stop - _EDGE_PX) | (tile.row_stop >= image.row_stop)
     return found.take(keep)
-
-
-def detect_whole(
-    net: nn.Module,
-    task: ObjectTask,
-    contract: ModelContract,
-    picture: RasterBlock,
-    size_yx: tuple[int, int],
-    *,
-    threshold: float,
-    nms_overlap: float,
-) -> Detections:
-    """Objects in an image that is resized to ``size_yx`` as one tile.
-
-    Returns
-    -------
-    Detections in pixels of the image as it was.
-    """
-    _, height, width = picture.data.shape
-    x = torch.from_numpy(contract.normalization.apply(picture.data))
-    x = resize_image(x, size_yx)[None].to(net_device(net))
-    options: dict[str, Any] = {"threshold": threshold, "nms_overlap": nms_overlap}
-    with torch.inference_mode():
-        found = task.detect(net, x, **options)[0]
-    back = np.array([width / size_yx[1], height / size_yx[0]] * 2)
-    return Detections(found.boxes * back, found.scores, found.labels)

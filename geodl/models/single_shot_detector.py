@@ -14,9 +14,8 @@ from torch import nn
 from geodl.base.errors import OptionError
 from geodl.base.options import as_bool, as_float, as_int, check_choice, check_known
 from geodl.core.classes import ClassTable
-from geodl.models.base import TorchModel
 from geodl.models.contracts import check_data_fits
-from geodl.models.detector import Detector
+from geodl.models.detector import DetectorModel
 from geodl.models.model import check_backend
 from geodl.nets.anchors import AnchorLayout, check_layout, choose_layout
 from geodl.nets.backbones import (
@@ -35,7 +34,7 @@ _DEFAULT_BACKBONE = "resnet34"
 _SURVEYED_CHIPS = 300
 
 
-class SingleShotDetector(Detector, TorchModel):
+class SingleShotDetector(DetectorModel):
     """Single-shot detector (Liu et al. 2016, 1512.02325).
 
     Parameters

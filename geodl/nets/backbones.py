@@ -177,14 +177,14 @@ def _body(name: str, bands: int, pretrained: bool) -> tuple[nn.Module, tuple[int
             "needed. Take one that backbones() lists."
         )
     deepest = [len(reductions) - 1 - reductions[::-1].index(s) for s in STRIDES]
-    body = timm.create_model(name, out_indices=tuple(deepest), **options)
+    body: Any = timm.create_model(name, out_indices=tuple(deepest), **options)
     return body, tuple(body.feature_info.channels())
 
 
 @cache
 def _feature_info(name: str) -> tuple[dict[str, Any], ...]:
     with torch.device("meta"):
-        model = timm.create_model(name, features_only=True, pretrained=False)
+        model: Any = timm.create_model(name, features_only=True, pretrained=False)
     return tuple(
         {"reduction": r, "channels": c}
         for r, c in zip(model.feature_info.reduction(), model.feature_info.channels(), strict=True)

@@ -237,7 +237,7 @@ class PlainHead(nn.Module):
 
 
 class TowerHead(nn.Module):
-    """Two convolutions each for scores and boxes, then the predictors."""
+    """A convolution each for scores and boxes, then the predictors; for all grids."""
 
     def __init__(
         self, channels: int, per_cell: int, classes: int, drop: float, bias: float
@@ -272,8 +272,9 @@ class Predictors(nn.Module):
         self.offset = nn.Conv2d(channels, per_cell * 4, 3, padding=1)
         for layer in (self.score, self.offset):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
-        nn.init.constant_(self.score.bias, bias)
+        with torch.no_grad():
+            self.offset.bias.zero_()  # type: ignore[union-attr]
+            self.score.bias.fill_(bias)  # type: ignore[union-attr]
 
     def forward(self, scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """(B, cells * per_cell, K) logits and (B, cells * per_cell, 4) offsets."""

@@ -74,7 +74,7 @@ def mean_precision(scores: np.ndarray) -> float:
 
 
 def _annotations(truth: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for image, (boxes, labels) in enumerate(truth, start=1):
         for box, label in zip(_xywh(boxes), np.asarray(labels).tolist(), strict=True):
             rows.append(_row(len(rows) + 1, image, label, box))
