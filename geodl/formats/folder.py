@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,11 @@ def open_by_roots(path: Path, roots: Path, dataset_type: str | None = None) -> C
         image_space=_image_space(path, emd),
         cell_size=_cell_size(path, emd),
         dtype=dtype,
-        stats=_band_stats(path, stats, emd, bands),
         class_counts=_class_counts(path, stats, chip_format.kind),
         emd=emd,
     )
     check_shape(chips[0].image, shape, folder)
-    return folder
+    return replace(folder, stats=_band_stats(roots, stats, emd, bands))
 
 
 def count_labels(folder: ChipFolder) -> dict[int, int]:
