@@ -30,12 +30,19 @@ class RasterBlock:
 class RasterSource(Protocol):
     """A raster on one grid, read by window. Picklable; each process opens its own handles."""
 
-    name: str
-    grid: GeoGrid
-    count: int
-    dtype: np.dtype[Any]
-    band_names: tuple[str, ...]
-    nodata: float | None
+    # Properties, so that frozen classes fit.
+    @property
+    def name(self) -> str: ...
+    @property
+    def grid(self) -> GeoGrid: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def band_names(self) -> tuple[str, ...]: ...
+    @property
+    def nodata(self) -> float | None: ...
 
     def read(self, window: Window) -> RasterBlock:
         """Pixels of a window inside ``grid``. Raises SourceError, which names the file."""
