@@ -57,7 +57,7 @@ def open_quietly(location: Location) -> DatasetReader:
     SourceError
         It is not a raster, or cannot be read.
     """
-    remote = _REMOTE_OPTIONS if location.kind == "url" else {}
+    remote: dict[str, Any] = dict(_REMOTE_OPTIONS) if location.kind == "url" else {}
     opener = {"opener": location.filesystem()} if location.kind == "fsspec" else {}
     try:
         with _quiet_lock, warnings.catch_warnings(), gdal_environment(**remote):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from weakref import WeakValueDictionary
 
-import dask
+import dask.base
 import numpy as np
 import xarray as xr
 
@@ -39,9 +39,9 @@ _readers: WeakValueDictionary[tuple[str, str], WindowReader] = WeakValueDictiona
 
 def _names(array: xr.DataArray) -> tuple[str, str] | None:
     mask = array.coords.get("mask")
-    if mask is None or not dask.is_dask_collection(array.data):
+    if mask is None or not dask.base.is_dask_collection(array.data):
         return None
-    return (array.data.name, mask.data.name) if dask.is_dask_collection(mask.data) else None
+    return (array.data.name, mask.data.name) if dask.base.is_dask_collection(mask.data) else None
 
 
 def remember_reader(array: xr.DataArray, reader: WindowReader) -> None:

@@ -182,7 +182,7 @@ def _lazy_blocks(
     reads = {(names[0], i, j): (reader, window) for (i, j), window in windows.items()}
     pixels = {(names[1], 0, i, j): (_data, (names[0], i, j)) for i, j in windows}
     masks = {(names[2], i, j): (_mask, (names[0], i, j)) for i, j in windows}
-    layers = {names[0]: reads, names[1]: pixels, names[2]: masks}
+    layers: dict[str, dict[Any, Any]] = {names[0]: reads, names[1]: pixels, names[2]: masks}
     needs: dict[str, set[str]] = {names[0]: set(), names[1]: {names[0]}, names[2]: {names[0]}}
     data = da.Array(
         HighLevelGraph({n: layers[n] for n in names[:2]}, {n: needs[n] for n in names[:2]}),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import dask
 import dask.base
 import numpy as np
 import xarray as xr
@@ -71,7 +70,7 @@ class ArrayRaster:
             wanted.append(self.mask_array.variable[rows, cols])
         try:
             # The block task is a Dask task already; a nested scheduler would fight for its threads.
-            loaded = dask.compute(*(part.data for part in wanted), scheduler="sync")
+            loaded = dask.base.compute(*(part.data for part in wanted), scheduler="sync")
         except GeodlError:
             raise
         except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:

@@ -150,7 +150,8 @@ class RegionStore:
         location = os.fspath(path)
         try:
             group = zarr.open_group(location, mode="r")
-            array, mapping = group[VARIABLE], group[GRID_MAPPING].attrs
+            array: Any = group[VARIABLE]
+            mapping: Any = group[GRID_MAPPING].attrs
             rows, cols = array.shape[1:]
             c, a, b, f, d, e = map(float, str(mapping["GeoTransform"]).split())
             crs = mapping.get("crs_wkt")

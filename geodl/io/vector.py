@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyogrio
 import pyogrio.errors
+import shapely
 
 from geodl.base.errors import (
     DataError,
@@ -149,13 +150,14 @@ def _read_parquet(location: Location) -> gpd.GeoDataFrame:
 
 
 def _read_ogr(location: Location, layer: str | int | None) -> Any:
-    options = {} if layer is None else {"layer": _layer(location, layer)}
+    if layer is not None:
+        options: dict[str, Any] = {"layer": _layer(location, layer)}
+    else:
+        options = {} if location.kind == "fsspec" else _only_layer(location)
     try:
         if location.kind == "fsspec":
             with location.filesystem().open(location.text) as file:
                 return pyogrio.read_dataframe(file, **options)
-        if layer is None:
-            options = _only_layer(location)
         return pyogrio.read_dataframe(location.text, **options)
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"There is nothing at {location.text}.") from error
@@ -228,7 +230,8 @@ def _with_geometry(frame: Any, label: str) -> gpd.GeoDataFrame:
         raise DataError(f"{label} has no geometry; expected points, lines or polygons.")
     if len(frame) == 0:
         raise DataError(f"{label} has no features; expected at least one.")
-    usable = geometry.notna() & ~geometry.is_empty
+    shapes = geometry.to_numpy()
+    usable = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
     lost = int((~usable).sum())
     if lost == len(frame):
         raise DataError(f"None of the {lost} features of {label} has a geometry.")

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import rasterio.warp
+from affine import Affine
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
@@ -36,7 +37,7 @@ def source_positions(
     -------
     float64 (N,) columns and rows of ``source``; NaN in both where the projection fails.
     """
-    xs, ys = target.affine @ (cols, rows)
+    xs, ys = _apply(target.affine, cols, rows)
     if target.crs is not None and source.crs is not None and not same_crs(source.crs, target.crs):
         try:
             moved = rasterio.warp.transform(target.crs, source.crs, xs, ys)
@@ -44,9 +45,15 @@ def source_positions(
             lost_all = np.full(len(cols), np.nan)
             return lost_all, lost_all
         xs, ys = np.asarray(moved[0]), np.asarray(moved[1])
-    found_cols, found_rows = ~source.affine @ (xs, ys)
+    found_cols, found_rows = _apply(~source.affine, xs, ys)
     lost = ~(np.isfinite(found_cols) & np.isfinite(found_rows))
     return np.where(lost, np.nan, found_cols), np.where(lost, np.nan, found_rows)
+
+
+def _apply(affine: Affine, cols: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An affine map of arrays; the operator of ``Affine`` is typed for single numbers."""
+    a, b, c, d, e, f = affine[:6]
+    return a * cols + b * rows + c, d * cols + e * rows + f
 
 
 def scale_xy(source: GeoGrid, target: GeoGrid) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,4 +27,7 @@ def write_ogr(frame: gpd.GeoDataFrame, path: Path, driver: str, **options: Any) 
     if len(frame) == 0:
         # Without a feature nothing tells the kind of geometry; ours are polygons.
         options.setdefault("geometry_type", "Polygon")
-    pyogrio.write_dataframe(frame, path, driver=driver, **options)
+    with warnings.catch_warnings():
+        # In pixel space there is no CRS to write.
+        warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
+        pyogrio.write_dataframe(frame, path, driver=driver, **options)

@@ -16,6 +16,7 @@ from geodl.io.crs import crs_text
 from geodl.io.source import open_source
 
 UTM = "EPSG:32633"
+MONTHS = np.array(["2020-01-01", "2020-02-01", "2020-03-01"], "datetime64[ns]")
 
 
 def raster(data, *, upwards: bool = False, crs: str | None = UTM, dims=("band", "y", "x")):
@@ -156,14 +157,18 @@ def test_names_of_bands_come_from_the_array(noise):
             "model",
         ),
         (raster(np.zeros((1, 4, 3))).assign_coords(x=[0.0, 1.0, 5.0]), SourceError, "evenly"),
-        (xr.DataArray(np.zeros((1, 4, 3)), dims=("b", "y", "x")).rio.write_crs(UTM), SourceError, "transform"),
         (
-            xr.DataArray(np.zeros((3, 4, 3)), dims=("time", "y", "x"), coords={"time": np.arange("2020-01", "2020-04", dtype="datetime64[M]").astype("datetime64[ns]")}),
+            xr.DataArray(np.zeros((1, 4, 3)), dims=("b", "y", "x")).rio.write_crs(UTM),
+            SourceError,
+            "transform",
+        ),
+        (
+            xr.DataArray(np.zeros((3, 4, 3)), {"time": MONTHS}, ("time", "y", "x")),
             SourceError,
             r"3 times \(2020-01-01T00:00:00 .. 2020-03-01T00:00:00\)",
         ),
     ],
-)  # fmt: skip
+)
 def test_arrays_that_are_no_raster_say_why(array, error, message):
     with pytest.raises(error, match=message):
         open_source(array)
