@@ -112,10 +112,10 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     called = tuple(word for word in words if not word.startswith("-"))
     groups: dict[str, Any] = {}
-    top = parser.add_subparsers(metavar="COMMAND", title="commands")
+    top: Any = parser.add_subparsers(metavar="COMMAND", title="commands")
     for path, command in COMMANDS.items():
-        place = top if len(path) == 1 else _group(top, groups, path[0])
-        leaf = place.add_parser(path[-1], help=command.summary, parents=[common])
+        branch = top if len(path) == 1 else _group(top, groups, path[0])
+        leaf = branch.add_parser(path[-1], help=command.summary, parents=[common])
         leaf.description = command.summary[:1].upper() + command.summary[1:] + "."
         if called[: len(path)] == path:
             module, _, function = command.target.partition(":")
