@@ -210,6 +210,9 @@ def _write_raster(
         "dtype": pixels.dtype.name, "nodata": nodata, "tiled": True, "blockxsize": 256,
         "blockysize": 256, "compress": "deflate", "zlevel": 1,
     }  # fmt: skip
+    if len(pixels) == 4:
+        # GDAL would declare a fourth band next to red, green and blue to be alpha.
+        profile["alpha"] = "NO"
     if grid.crs is not None:
         profile |= {"crs": grid.crs, "transform": grid.affine}
     with warnings.catch_warnings():
