@@ -40,11 +40,12 @@ def crs_text(value: Any, where: str = "crs") -> str:
 def _canonical(text: str | int, where: str) -> str:
     try:
         crs = pyproj.CRS.from_user_input(text)
-        authority = crs.to_authority(min_confidence=70)
-        if authority is not None:
-            known = pyproj.CRS.from_authority(*authority)
-            if known.equals(crs, ignore_axis_order=True):
-                crs = known
+        # EPSG first: CRS84, which GeoJSON and PROJ texts name, is EPSG:4326 but for the axis order.
+        for authority in (crs.to_authority("EPSG", 20), crs.to_authority(min_confidence=70)):
+            if authority is not None:
+                known = pyproj.CRS.from_authority(*authority)
+                if known.equals(crs, ignore_axis_order=True):
+                    return str(known.to_wkt())
         return str(crs.to_wkt())
     except (CRSError, ProjError) as error:
         raise OptionError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import warnings
@@ -114,6 +115,10 @@ def close_handles() -> None:
         for dataset in _threads.handles.values():
             dataset.close()
         _threads.handles.clear()
+
+
+# Before the interpreter takes apart what a handle reads through.
+atexit.register(close_handles)
 
 
 def read_error(name: str, window: Window, error: BaseException) -> SourceError:
