@@ -96,10 +96,11 @@ class Packaged:
             )
 
     def write_bundle(self, folder: Path) -> Path:
-        """Write definition and weights alone into ``folder``, for workers; return the EMD."""
+        """Write definition and weights alone into a folder in ``folder``; return the EMD."""
         from geodl.models.packaging import write_definition
 
-        return write_definition(cast("TorchModel", self), folder, type(self).__name__)
+        name = type(self).__name__
+        return write_definition(cast("TorchModel", self), folder / name, name)
 
     def load(self, name_or_path: str | os.PathLike[str], **kwargs: Any) -> None:
         """Take the weights of a saved model of the same class.

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
@@ -123,7 +124,13 @@ def open_fabric() -> Fabric:
     """The engine on one device: bfloat16 where the tensor cores have it, else float32."""
     device = pick_device()
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return Fabric(accelerator=device.type, devices=1, precision="bf16-mixed" if half else "32-true")
+    return Fabric(
+        accelerator=device.type,
+        devices=1,
+        precision="bf16-mixed" if half else "32-true",
+        # In a job of a batch system with several tasks it would take itself for one of many.
+        plugins=[LightningEnvironment()],
+    )
 
 
 def seed_devices() -> list[int]:

@@ -2,9 +2,12 @@ import hashlib
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from geodl.base.errors import BundleError
 from geodl.bundle import read_bundle
+from geodl.bundle.instantiate import instantiate
 from geodl.bundle.schema import SCHEMA_VERSION
 
 
@@ -200,3 +203,32 @@ def test_another_class_is_named(package):
 def test_further_files_can_be_read(package):
     package.files = {"notes/a.txt": b"hello", **package.files}
     assert read_bundle(package.dlpk()).read_file("notes/a.txt") == b"hello"
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data(), value=VALUES)
+def test_any_value_of_any_key_is_read_or_refused(package, data, value):
+    sound = package.files["points.emd"]
+    emd = package.emd
+    key = data.draw(st.sampled_from(sorted(emd)))
+    if isinstance(emd[key], dict) and emd[key] and data.draw(st.booleans()):
+        emd[key][data.draw(st.sampled_from(sorted(emd[key])))] = value
+    else:
+        emd[key] = value
+    folder = package.change(**emd).folder()
+    package.files["points.emd"] = sound
+    try:
+        instantiate(read_bundle(folder))
+    except BundleError as error:
+        assert "points" in str(error)

@@ -251,3 +251,24 @@ def test_losses_are_drawn_over_all_epochs(net, task, batches):
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["training", "validation"]
     with pytest.raises(TrainingError, match="fit"):
         draw_losses(TrainingRecord())
+
+
+def test_a_job_of_many_tasks_trains_in_each_alone(net, task, batches, monkeypatch):
+    for name, value in {"NTASKS": "4", "JOB_ID": "1", "PROCID": "2", "LOCALID": "2"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    record, _ = run(net, task, batches, epochs=1)
+    assert len(record.rows) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_steps_train(net, task, batches, count):
+    record, _ = run(net, task, batches[:count], epochs=1)
+    assert record.rows[0]["train_loss"] > 0
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_in_half_precision_without_a_warning(net, task, batches):
+    record, _ = run(net, task, batches, epochs=5)
+    assert next(net.parameters()).device.type == "cuda"
+    assert next(net.parameters()).dtype == torch.float32
+    assert record.rows[-1]["train_loss"] < record.rows[0]["train_loss"]
