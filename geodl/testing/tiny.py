@@ -123,31 +123,78 @@ def tiny_model(
         Further fields of :class:`geodl.core.contract.ModelContract`.
     """
     register_tiny_models()
-    table = ClassTable.from_mapping(classes or {1: "one", 2: "two"})
     found = _CLASSES[kind]
+    contract = {
+        "normalization": Normalization(
+            minimum=(0.0,) * bands,
+            maximum=(255.0,) * bands,
+            scaled_mean=(0.0,) * bands,
+            scaled_std=(1.0,) * bands,
+        ),
+        **contract,
+    }
+    return random_model(
+        folder,
+        found.__name__,
+        kind,
+        {},
+        classes=classes,
+        bands=bands,
+        tile_px=tile_px,
+        dtype=dtype,
+        **contract,
+    )
+
+
+def random_model(
+    folder: Path,
+    name: str,
+    kind: TaskKind,
+    parameters: Mapping[str, Any],
+    *,
+    classes: Mapping[int, str] | None = None,
+    bands: int = 3,
+    tile_px: int = 64,
+    dtype: str = "uint8",
+    seed: int = 0,
+    **contract: Any,
+) -> Path:
+    """Write the package of a model class with random weights into ``folder``; returns it.
+
+    Parameters
+    ----------
+    name, parameters
+        A class of ``geodl.learn`` and what its ``build`` takes.
+    **contract
+        Further fields of :class:`geodl.core.contract.ModelContract`.
+    """
+    table = ClassTable.from_mapping(classes or {1: "one", 2: "two"})
     given = ModelContract(
         **{
-            "model_name": found.__name__,
+            "model_name": name,
             "kind": kind,
             "classes": table,
             "extract_bands": tuple(range(bands)),
             "band_names": (),
             "source_bands": bands,
             "tile_px": tile_px,
-            "normalization": Normalization(
-                minimum=(0.0,) * bands,
-                maximum=(255.0,) * bands,
-                scaled_mean=(0.0,) * bands,
-                scaled_std=(1.0,) * bands,
-            ),
+            "normalization": Normalization.imagenet(),
             "dtype": dtype,
             **contract,
         }
     )
-    net, _, _ = found.build(classes=table, bands=bands)  # type: ignore[attr-defined]
+    torch.manual_seed(seed)
+    net, _, _ = MODELS[name].build(
+        classes=table,
+        bands=bands,
+        tile_px=tile_px,
+        parameters=parameters,
+        pretrained=False,
+        batch_size=None,
+    )
     files = package_files(
         folder.name,
-        definition(given, {}),
+        definition(given, parameters),
         write_weights(net),
         dtype=dtype,
         source_bands=given.source_bands,

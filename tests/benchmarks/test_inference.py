@@ -17,14 +17,9 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from geodl.bundle import load_model, resolve_model
-from geodl.bundle.schema import definition
-from geodl.bundle.weights import write_weights
-from geodl.bundle.write import package_files, write_package
-from geodl.core.classes import ClassTable
-from geodl.core.contract import ModelContract, Normalization
 from geodl.core.plan import TilePlan
 from geodl.io.source import open_source
-from geodl.models.unet_classifier import UnetClassifier
+from geodl.testing.tiny import random_model, tiny_model
 from geodl.tools.classify_pixels import classify_pixels
 
 pytestmark = pytest.mark.bench
@@ -50,22 +45,14 @@ def write_scene(path: Path, size: int) -> Path:
 
 def write_unet(folder: Path, backbone: str) -> Path:
     """A package of a random U-Net with five classes."""
-    classes = ClassTable.from_mapping({k: f"c{k}" for k in range(1, 6)})
-    parameters = {"backbone": backbone}
-    torch.manual_seed(0)
-    net, _, _ = UnetClassifier.build(
-        classes=classes, bands=3, tile_px=TILE, parameters=parameters, pretrained=False,
-        batch_size=None,
-    )  # fmt: skip
-    contract = ModelContract(
-        model_name="UnetClassifier", kind="pixels", classes=classes, extract_bands=(0, 1, 2),
-        band_names=(), source_bands=3, tile_px=TILE, normalization=Normalization.imagenet(),
-    )  # fmt: skip
-    files = package_files(
-        "unet", definition(contract, parameters), write_weights(net), dtype="uint8", source_bands=3
+    return random_model(
+        folder,
+        "UnetClassifier",
+        "pixels",
+        {"backbone": backbone},
+        classes={k: f"c{k}" for k in range(1, 6)},
+        tile_px=TILE,
     )
-    write_package(folder, files)
-    return folder
 
 
 def bare_loop(model: Path, raster: Path, folder: Path) -> tuple[float, int]:
@@ -112,6 +99,7 @@ def test_end_to_end_against_the_bare_forward_loop(tmp_path: Path) -> None:
 MEMORY = """
 import json, resource, sys, time
 from geodl.testing.tiny import register_tiny_models
+from geodl.testing.tiny import random_model, tiny_model
 from geodl.tools.classify_pixels import classify_pixels
 register_tiny_models()
 raster, model, output = sys.argv[1:]
@@ -124,8 +112,6 @@ print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, wal
 
 @pytest.mark.parametrize("sizes", [(10_000, 20_000)])
 def test_peak_memory_does_not_grow_with_the_raster(tmp_path: Path, sizes: tuple[int, int]) -> None:
-    from geodl.testing.tiny import tiny_model
-
     model = tiny_model(tmp_path / "tiny", "pixels", tile_px=256)
     peaks = []
     for size in sizes:
