@@ -44,7 +44,7 @@ def open_raster(
     masked: bool = False,
     assume_crs: Any = None,
     nodata: float | None = None,
-    variable: str | None = None,
+    variable: str | Sequence[str] | None = None,
     time: Any = None,
 ) -> xr.DataArray:
     """Open a raster lazily: only headers are read.
@@ -52,8 +52,8 @@ def open_raster(
     Parameters
     ----------
     source
-        A path, URL, fsspec location or GDAL name; a Zarr store or NetCDF file; an xarray object; or
-        a list of these: a mosaic, earlier items on top.
+        A path, URL, fsspec location or GDAL name; a Zarr store or NetCDF file; an xarray object; a
+        STAC item; or a list of these: a mosaic, earlier items on top.
     bands
         Numbers from 1, or names, in the order wanted; one or several. All by default.
     bounds
@@ -71,7 +71,8 @@ def open_raster(
     nodata
         Replaces the source's own nodata value.
     variable, time
-        Which variable, and which one time, of a Zarr store, NetCDF file or xarray object.
+        Which variable, and which one time, of a Zarr store, NetCDF file or xarray object; several
+        variables, or assets of a STAC item, become bands.
 
     Returns
     -------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,14 +170,15 @@ class StackedRaster:
     nodata: float | None
 
     @classmethod
-    def of(cls, sources: tuple[RasterSource, ...], name: str) -> StackedRaster:
-        """Stack sources.
+    def of(cls, parts: Sequence[tuple[str, RasterSource]]) -> StackedRaster:
+        """Stack sources, each with the name that its band takes if it has one band.
 
         Raises
         ------
         GridMismatchError
             A source lies on another grid than the first; names it.
         """
+        sources = tuple(source for _, source in parts)
         first = sources[0]
         for source in sources[1:]:
             if source.grid != first.grid:
@@ -186,11 +188,13 @@ class StackedRaster:
                 )
         return cls(
             sources=sources,
-            name=name,
+            name=first.name,
             grid=first.grid,
             count=sum(source.count for source in sources),
             dtype=np.result_type(*(source.dtype for source in sources)),
-            band_names=tuple(n for source in sources for n in source.band_names),
+            band_names=tuple(
+                n for name, s in parts for n in ((name,) if s.count == 1 else s.band_names)
+            ),
             nodata=first.nodata,
         )
 

@@ -211,8 +211,9 @@ def _opaque(fill: float) -> int:
 
 
 def _with_alpha(block: RasterBlock, dtype: np.dtype[Any], fill: float) -> np.ndarray:
-    """(C + 1, H, W): the bands, then alpha; int8 and bool are widened to hold it."""
-    work = np.dtype(np.int16) if dtype in (np.int8, np.bool_) else dtype
+    """(C + 1, H, W): the bands, then alpha; what GDAL or alpha cannot have is widened."""
+    widened = {"int8": "int16", "bool": "int16", "float16": "float32"}
+    work = np.dtype(widened.get(dtype.name, dtype.name))
     layers = np.empty((block.data.shape[0] + 1, *block.mask.shape), work)
     layers[:-1] = block.data
     if dtype.kind == "f" and not math.isnan(fill):

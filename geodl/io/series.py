@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from geodl.io.locations import locate
 from geodl.io.raster_store import store_stamp
 
 
-def series_times(source: Any, variable: str | None) -> tuple[str, np.ndarray] | None:
+def series_times(
+    source: Any, variable: str | Sequence[str] | None
+) -> tuple[str, np.ndarray] | None:
     """Name and values of the time axis of a series; None for everything else.
 
     Parameters
@@ -23,14 +26,17 @@ def series_times(source: Any, variable: str | None) -> tuple[str, np.ndarray] | 
     source
         As ``open_raster`` takes it.
     variable
-        Name of the variable in a store or Dataset.
+        Name of the variable in a store or Dataset; the first of several.
 
     Raises
     ------
     SourceError, OptionError
         A store that cannot be opened, or whose variable is ambiguous or missing.
     """
-    array = _array(source, variable)
+    first = (
+        variable if variable is None or isinstance(variable, str) else next(iter(variable), None)
+    )
+    array = _array(source, first)
     axis = None if array is None else time_axis(array)
     if array is None or axis is None or array.sizes[axis] < 2:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import xarray as xr
@@ -25,7 +25,8 @@ from geodl.io.raster_array import open_array
 from geodl.io.raster_file import open_file
 from geodl.io.raster_mosaic import build_mosaic
 from geodl.io.raster_store import open_store
-from geodl.io.raster_view import MaskedRaster, RasterView, crop, select_bands
+from geodl.io.raster_view import MaskedRaster, RasterView, StackedRaster, crop, select_bands
+from geodl.io.stac import is_stac_item, stac_assets
 
 RESAMPLINGS = tuple(name for name in Resampling.__members__ if name != "gauss")
 
@@ -39,8 +40,12 @@ class _Reading:
     bands: Bands | None
     nodata: float | None
     assume_crs: str | None
-    variable: str | None
+    variables: tuple[str, ...]
     time: Any
+
+    @property
+    def variable(self) -> str | None:
+        return self.variables[0] if self.variables else None
 
 
 def open_source(
@@ -54,7 +59,7 @@ def open_source(
     masked: bool = False,
     assume_crs: Any = None,
     nodata: float | None = None,
-    variable: str | None = None,
+    variable: str | Sequence[str] | None = None,
     time: Any = None,
     snap: Any = None,
 ) -> RasterSource:
@@ -63,8 +68,8 @@ def open_source(
     Parameters
     ----------
     source
-        A path, URL, fsspec location or GDAL name; a Zarr store or NetCDF file; an xarray object;
-        another source; or a list of these: a mosaic, earlier items on top.
+        A path, URL, fsspec location or GDAL name; a Zarr store or NetCDF file; an xarray object; a
+        STAC item; another source; or a list of these: a mosaic, earlier items on top.
     bands
         Numbers from 1, or names, in the order wanted; one or several. All by default.
     bounds
@@ -82,7 +87,8 @@ def open_source(
     nodata
         Replaces the source's own nodata value.
     variable
-        Name of the variable in a Zarr store, NetCDF file or Dataset.
+        Name of the variable in a Zarr store, NetCDF file or Dataset, or of the asset of a STAC
+        item; several names become bands.
     time
         Date or position of the one time to read from a series.
     snap
@@ -109,7 +115,7 @@ def open_source(
         bands=bands,
         nodata=_as_nodata(nodata),
         assume_crs=None if assume_crs is None else crs_text(assume_crs, "assume_crs"),
-        variable=variable,
+        variables=_names(variable),
         time=time,
     )
     items = _items(source)
@@ -128,7 +134,8 @@ def open_source(
 
 
 def _items(source: Any) -> list[Any]:
-    if isinstance(source, (str, os.PathLike, xr.DataArray, xr.Dataset, RasterSource)):
+    single = (str, os.PathLike, xr.DataArray, xr.Dataset, RasterSource)
+    if isinstance(source, single) or is_stac_item(source):
         return [source]
     if isinstance(source, (list, tuple)):
         if not source:
@@ -169,7 +176,20 @@ def _again(source: RasterSource, reading: _Reading) -> RasterSource:
     )
 
 
+def _names(variable: str | Sequence[str] | None) -> tuple[str, ...]:
+    if variable is None or isinstance(variable, str):
+        return () if variable is None else (variable,)
+    return tuple(map(str, variable))
+
+
 def _open_new(item: Any, reading: _Reading) -> RasterSource:
+    if is_stac_item(item):
+        assets = stac_assets(item, reading.variables)
+        alone = replace(reading, variables=())
+        return _stacked([(name, _open_new(place, alone)) for name, place in assets])
+    if len(reading.variables) > 1:
+        parts = [(v, replace(reading, variables=(v,))) for v in reading.variables]
+        return _stacked([(v, _open_new(item, part)) for v, part in parts])
     if isinstance(item, xr.DataArray):
         return _open_array(item, reading)
     if isinstance(item, xr.Dataset):
@@ -195,6 +215,13 @@ def _open_new(item: Any, reading: _Reading) -> RasterSource:
                 "NetCDF files and xarray objects."
             )
     return open_file(location, nodata=reading.nodata, assume_crs=reading.assume_crs)
+
+
+def _stacked(parts: list[tuple[str, RasterSource]]) -> RasterSource:
+    """Sources of one band each as bands that bear their names."""
+    if len(parts) == 1:
+        return parts[0][1]
+    return StackedRaster.of(parts)
 
 
 def _open_array(array: xr.DataArray, reading: _Reading) -> RasterSource:

@@ -103,4 +103,11 @@ def output_error(path: Path, error: BaseException) -> OutputError:
             f"{path} cannot be written: there is no permission to write in {path.parent}; choose "
             "another folder."
         )
+    if isinstance(error, _DRIVER_ERRORS):
+        # GDAL reports a full disk as one of many failures to write.
+        reason = str(error.__cause__ or text)
+        return OutputError(
+            f"{path} cannot be written: {reason}. If the disk is full, make room and run the same "
+            "call again; what is finished is kept."
+        )
     return OutputError(f"{path} cannot be written: {text}")
