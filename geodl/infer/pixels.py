@@ -133,7 +133,7 @@ class PixelBlocks:
         out, seconds = computed
         if out is None:
             return {"skipped": True}, b""
-        store = RegionStore.open(self.store)
+        store = RegionStore.open(self.store or "")
         # Whole chunks: the store begins on a chunk's edge, which may lie outside the extent.
         frame = self.plan.store_window
         whole = self.plan.block_window(spec).intersect(frame)

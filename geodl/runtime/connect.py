@@ -81,7 +81,8 @@ def _connect_local(
         cluster = SubprocessCluster(
             n_workers=count,
             threads_per_worker=threads_per_worker,
-            dashboard_address=dashboard_address,
+            # None means no dashboard, though the annotation knows only text.
+            dashboard_address=dashboard_address,  # type: ignore[arg-type]
             worker_kwargs={
                 "memory_limit": memory_limit if memory_limit != "auto" else _share(count)
             },
@@ -143,9 +144,7 @@ def prepare_workers(client: Client) -> int:
         try:
             client.wait_for_workers(1, timeout=60)
         except TimeoutError:
-            raise OptionError(
-                f"the cluster at {client.scheduler.address} has no workers; start some first"
-            ) from None
+            raise OptionError(f"the cluster {client!r} has no workers; start some first") from None
     by_host: dict[str, int] = {}
     for worker in client.scheduler_info(n_workers=-1)["workers"].values():
         by_host[worker["host"]] = by_host.get(worker["host"], 0) + worker["nthreads"]

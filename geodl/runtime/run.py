@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -238,7 +238,7 @@ def execute_block(task: BlockTask, spec: Spec, folder: str) -> dict[str, Any]:
 
 def _run_here(
     task: BlockTask, specs: Iterator[Spec], folder: Path, stop: threading.Event
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Blocks one after another; the next is read and the last written while one computes."""
     reader = ThreadPoolExecutor(1, thread_name_prefix="geodl-read")
     writer = ThreadPoolExecutor(1, thread_name_prefix="geodl-write")
@@ -262,27 +262,29 @@ def _run_here(
         while ahead is not None:
             spec, future = ahead
             error = future.exception()
-            loaded = None if error is not None else future.result()
-            future = None  # type: ignore[assignment]  # lets go of the block's pixels
             if error is not None:
                 # Waiting did not help: the source is broken rather than slow to answer.
                 waits_s = ()
-            ahead = start_read()
-            if error is not None:
+                ahead = start_read()
                 yield spec, None, error
                 continue
+            loaded, read_s = future.result()
+            ahead = start_read()
+            # The names let go of pixels as soon as these are used: three blocks live at most.
+            del future
             started = time.perf_counter()
             try:
-                computed = task.compute(spec, loaded[0])
+                computed = task.compute(spec, loaded)
             except Exception as problem:  # noqa: BLE001 - the block boundary: named and kept
                 yield spec, None, problem
                 continue
-            seconds = {"read": loaded[1], "compute": time.perf_counter() - started}
-            loaded = None
+            finally:
+                del loaded
+            seconds = {"read": read_s, "compute": time.perf_counter() - started}
             if behind is not None:
                 yield settle(behind)
             behind = spec, writer.submit(_finish, task, spec, computed, seconds, folder)
-            computed = None
+            del computed
         if behind is not None:
             last, behind = behind, None
             yield settle(last)
@@ -299,7 +301,7 @@ def _run_on_client(
     client: Any,
     name: str,
     stop: threading.Event,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Blocks on the workers, a bounded number at once."""
     from distributed import as_completed
 

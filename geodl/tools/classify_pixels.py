@@ -103,7 +103,7 @@ def classify_pixels(
 def product_bands(job: Job) -> tuple[int, np.dtype[Any], float, list[str]]:
     """Number, dtype, nodata and names of the product's bands."""
     classes = job.contract.classes
-    if job.options.run.output == "scores":
+    if job.pixel_options.output == "scores":
         names = ["Background", *classes.names]
         return len(names), np.dtype(np.float32), float("nan"), names
     dtype, nodata = classes.raster_dtype()
@@ -136,7 +136,7 @@ def _finalise(job: Job, ledger: Ledger, path: Path) -> xr.DataArray:
     if frame != extent:
         window = extent.shift(-frame.row, -frame.col)
         store = store.cropped(ledger.folder / "extent.zarr", window)
-    scores = job.options.run.output == "scores"
+    scores = job.pixel_options.output == "scores"
     write_raster(store, path, classes=None if scores else job.contract.classes)
     result = open_raster(path)
     result.attrs["path"] = str(path)

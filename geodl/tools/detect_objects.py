@@ -155,7 +155,7 @@ def _finalise(job: Job, ledger: Ledger, path: Path, *, overlaps: Overlaps | None
     found = Found.concatenate([Found.from_payload(data) for _, data in ledger.payloads()])
     every = found.whole.ordered()
     kept = every.take(
-        suppress(every.boxes, every.scores, every.labels, job.options.run.nms_overlap)
+        suppress(every.boxes, every.scores, every.labels, job.object_options.nms_overlap)
     )
     _warn_of_cut(found.cut, kept, job)
     features = to_features(kept, job)

@@ -25,9 +25,9 @@ from geodl.core.contract import ModelContract, TaskKind
 from geodl.core.grid import GeoGrid, Window
 from geodl.core.plan import TilePlan
 from geodl.infer.area import Area
-from geodl.infer.objects import ObjectBlocks
+from geodl.infer.objects import ObjectBlocks, ObjectOptions
 from geodl.infer.options import RunContext, TileOptions, run_context, tile_options
-from geodl.infer.pixels import PixelBlocks
+from geodl.infer.pixels import PixelBlocks, PixelOptions
 from geodl.io.manifest import write_manifest
 from geodl.io.source import open_source
 from geodl.io.vector import read_features
@@ -73,6 +73,18 @@ class Job:
     @property
     def default_stem(self) -> str:
         return f"{self.tool}_{Path(self.source.name).stem or 'raster'}_{self.fingerprint[:8]}"
+
+    @property
+    def pixel_options(self) -> PixelOptions:
+        if not isinstance(self.options.run, PixelOptions):
+            raise ModelDataError(f"{self.contract.model_name} gives no pixels")
+        return self.options.run
+
+    @property
+    def object_options(self) -> ObjectOptions:
+        if not isinstance(self.options.run, ObjectOptions):
+            raise ModelDataError(f"{self.contract.model_name} gives no objects")
+        return self.options.run
 
     def task(self, **extra: Any) -> PixelBlocks | ObjectBlocks:
         kind = PixelBlocks if self.contract.kind == "pixels" else ObjectBlocks
