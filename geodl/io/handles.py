@@ -48,6 +48,14 @@ def gdal_environment(cache_bytes: int = GDAL_CACHE_BYTES, **options: Any) -> Ite
         yield
 
 
+@contextmanager
+def unreferenced_allowed() -> Iterator[None]:
+    """Opening a raster without a geotransform, of which rasterio would warn."""
+    with _quiet_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
 def open_quietly(location: Location) -> DatasetReader:
     """A fresh handle. rasterio warns of a raster without a geotransform; we do it once, ourselves.
 
@@ -61,8 +69,7 @@ def open_quietly(location: Location) -> DatasetReader:
     remote: dict[str, Any] = dict(_REMOTE_OPTIONS) if location.kind == "url" else {}
     opener = {"opener": location.filesystem()} if location.kind == "fsspec" else {}
     try:
-        with _quiet_lock, warnings.catch_warnings(), gdal_environment(**remote):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with unreferenced_allowed(), gdal_environment(**remote):
             return rasterio.open(location.text, **opener)
     except (RasterioError, OSError, ValueError) as error:
         raise _open_error(location, error) from error

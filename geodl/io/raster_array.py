@@ -20,6 +20,7 @@ from geodl.io.array_grid import (
     spatial_axes,
     stated_nodata,
 )
+from geodl.io.locations import stamp_files
 from geodl.io.masks import any_band_valid, check_inside, nodata_for
 
 
@@ -144,7 +145,7 @@ def open_array(
         array=ordered.drop_vars(list(ordered.coords)),
         mask_array=_mask_coordinate(array, y, x),
         flipped_y=flipped,
-        token=token or dask.base.tokenize(array),
+        token=_token(array) if token is None else token,
         name=label,
         grid=grid,
         count=ordered.shape[0],
@@ -153,6 +154,25 @@ def open_array(
         nodata=nodata_for(ordered.dtype, value),
         block_shape=_block_shape(ordered),
     )
+
+
+def _token(array: xr.DataArray) -> str:
+    """A fingerprint of the content; for a file that xarray reads lazily, of its size and time.
+
+    Hashing the pixels of such a file would read it whole, and it may be larger than the memory.
+    """
+    file = array.encoding.get("source")
+    # xarray has no public way to ask whether the pixels are still in the file.
+    if file is None or array.chunks is not None or array.variable._in_memory:
+        return str(dask.base.tokenize(array))
+    keys = []
+    layer: Any = array.variable._data
+    while layer is not None:
+        if hasattr(layer, "key"):
+            keys.append(repr(layer.key))
+        layer = getattr(layer, "array", None)
+    facts = stamp_files([str(file)]), array.shape, str(array.dtype), keys
+    return str(dask.base.tokenize(facts, dict(array.coords), array.attrs))
 
 
 def _band_first(array: xr.DataArray, y: str, x: str, label: str) -> xr.DataArray:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 
 import dask
@@ -210,6 +211,21 @@ def test_identity_is_the_content(noise):
     again = pickle.loads(pickle.dumps(one))
     np.testing.assert_array_equal(whole(again), whole(one))
     assert again.identity() == one.identity()
+
+
+def test_a_file_behind_an_array_is_not_read_to_know_it(make_tif, noise, monkeypatch):
+    data = noise(2, 20, 20)
+    path = make_tif(data)
+    with rioxarray.open_rasterio(path, cache=False) as array:
+        first = open_source(array)
+        assert not array.variable._in_memory
+        np.testing.assert_array_equal(whole(first), data)
+        assert open_source(array[:, 3:]).identity() != first.identity()
+    with rioxarray.open_rasterio(path) as array:
+        assert open_source(array).identity() == first.identity()
+    os.utime(path, ns=(1, 1))
+    with rioxarray.open_rasterio(path) as array:
+        assert open_source(array).identity() != first.identity()
 
 
 def test_an_array_that_cannot_be_computed_names_itself(noise):
