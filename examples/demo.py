@@ -40,8 +40,8 @@ from geodl.testing import make_scene
 
 STAGES = 7
 # Chips that pass through each network in training, repeated ones included: it sets the time.
-DETECTOR_CHIPS = 6500
-CLASSIFIER_CHIPS = 2600
+DETECTOR_CHIPS = 2600
+CLASSIFIER_CHIPS = 1300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +209,15 @@ def mean(scores: dict[str, float]) -> float:
     return float(np.nanmean(list(scores.values())))
 
 
-def words(scores: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+def plain(scores: dict[str, float]) -> dict[str, float | None]:
+    """For JSON, which has no NaN: the score of a class that the truth does not hold is null."""
+    return {name: None if np.isnan(value) else value for name, value in scores.items()}
+
+
+def words(scores: dict[str, float | None]) -> str:
+    return ", ".join(
+        f"{name} {'-' if value is None else format(value, '.3f')}" for name, value in scores.items()
+    )
 
 
 def run(
@@ -263,13 +270,15 @@ def run(
         shown = found[found["Confidence"] >= 50]
         draw_map(inputs, shown, classified, classes, folder / "map.png")
         figures = {
-            "AP50": mean(precision), "AP50_by_class": precision,
-            "mIoU": mean(overlap), "IoU_by_class": overlap,
+            "AP50": mean(precision), "AP50_by_class": plain(precision),
+            "mIoU": mean(overlap), "IoU_by_class": plain(overlap),
             "detections": len(found), "scored_on": str(inputs.mapped),
             "held_out": "another scene" if inputs.truth else "validation chips",
             "seconds": round(time.monotonic() - started, 1),
         }  # fmt: skip
-        (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        (folder / "figures.json").write_text(
+            json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
     report(folder, figures, detector_folder, classifier_folder)
     return figures
 

@@ -15,7 +15,11 @@ _Kinds = inspect.Parameter
 
 
 class Pairs(argparse.Action):
-    """``name=value ...`` into a dictionary; may be repeated."""
+    """``name=value ...`` into a dictionary; may be repeated. With ``scalar``, also one value."""
+
+    def __init__(self, *args: Any, scalar: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.scalar = scalar
 
     def __call__(
         self,
@@ -24,7 +28,11 @@ class Pairs(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        pairs = dict(getattr(namespace, self.dest, None) or {})
+        if self.scalar and len(values) == 1 and isinstance(read_value(values[0]), int | float):
+            setattr(namespace, self.dest, read_value(values[0]))
+            return
+        before = getattr(namespace, self.dest, None)
+        pairs = dict(before) if isinstance(before, dict) else {}
         for text in values:
             whole = read_value(text)
             if isinstance(whole, dict):
@@ -96,9 +104,9 @@ def _add_option(
     if isinstance(default, bool) and "str" not in str(parameter.annotation):
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
     elif "Mapping" in str(parameter.annotation):
-        parser.add_argument(
-            flag, nargs="+", action=Pairs, metavar="NAME=VALUE", required=required, **settings
-        )
+        settings |= {"nargs": "+", "metavar": "NAME=VALUE", "required": required}
+        scalar = "int" in str(parameter.annotation).replace("Mapping[str, int]", "")
+        parser.add_argument(flag, action=Pairs, scalar=scalar, **settings)
     else:
         kind = _kind(parameter)
         parser.add_argument(flag, type=kind, metavar="VALUE", required=required, **settings)

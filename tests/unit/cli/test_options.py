@@ -20,6 +20,7 @@ def work(
     keep: bool = True,
     mode: bool | str = True,
     size: Mapping[str, int] | None = None,
+    tile: Mapping[str, int] | int | None = None,
     anything: Any = None,
     *,
     gis: Any = None,
@@ -47,7 +48,7 @@ def work(
 def parse(*words: str) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
     names = add_options(parser, work, positional=("source",), without=("anything",))
-    assert names == ["source", "count", "share", "name", "wide", "keep", "mode", "size"]
+    assert names == ["source", "count", "share", "name", "wide", "keep", "mode", "size", "tile"]
     return given(parser.parse_args(words), names)
 
 
@@ -77,8 +78,15 @@ def test_pairs_may_be_json_and_repeated() -> None:
     }
 
 
+def test_one_number_may_stand_for_a_pair() -> None:
+    assert parse("a", "--tile", "256")["tile"] == 256
+    assert parse("a", "--tile", "x=2", "y=3")["tile"] == {"x": 2, "y": 3}
+    assert parse("a", "--tile", "256", "--tile", "x=2")["tile"] == {"x": 2}
+
+
 @pytest.mark.parametrize(
-    "words", [["a", "--size", "x"], ["a", "--count", "many"], ["a", "--gis", "1"], []]
+    "words",
+    [["a", "--size", "x"], ["a", "--size", "3"], ["a", "--count", "many"], ["a", "--gis", "1"], []],
 )
 def test_wrong_use_is_status_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
