@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -15,12 +14,13 @@ import numpy as np
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
 from geodl.base.errors import FormatError, OptionError, OutputError
 from geodl.core.grid import GeoGrid
 from geodl.formats.base import ChipFolder, ChipImage, ChipRef
+from geodl.io.handles import unreferenced_allowed
 
 SUFFIXES = {"TIFF": ".tif", "PNG": ".png", "JPEG": ".jpg", "MRF": ".mrf"}
 WORLD_SUFFIXES = {".tif": ".tfw", ".png": ".pgw", ".jpg": ".jgw"}
@@ -32,9 +32,6 @@ _PNG_LEVEL = 3
 # Above 90 JPEG files grow fast and the eye sees no gain.
 _JPEG_QUALITY = 90
 _MRF_PARTS = (".idx", ".pzp", ".ppg", ".lrc", ".til", ".dat")
-
-# ``warnings.catch_warnings`` changes the whole process; one opener at a time.
-_quiet_lock = threading.Lock()
 
 
 def check_holds(chip_format: str, bands: int, dtype: str) -> None:
@@ -66,14 +63,6 @@ def check_holds(chip_format: str, bands: int, dtype: str) -> None:
     )
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """rasterio warns of images without a geotransform; chips may do without one."""
-    with _quiet_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
-
-
 # -- reading ----------------------------------------------------------------------------------
 
 
@@ -83,7 +72,7 @@ def open_image(path: Path) -> Iterator[DatasetReader]:
     try:
         # Folders hold thousands of chips: GDAL looks for side files by name, not by listing.
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"):
-            with _quietly():
+            with unreferenced_allowed():
                 dataset = rasterio.open(path)
             with dataset:
                 yield dataset
@@ -208,9 +197,10 @@ def encode(
         "height": height,
         "count": bands,
         "dtype": data.dtype.name,
+        "transform": grid.affine,
     }
     if chip_format == "TIFF":
-        profile |= {"transform": grid.affine, "crs": _crs(grid.crs), "nodata": nodata}
+        profile |= {"crs": _crs(grid.crs), "nodata": nodata}
         profile |= {"interleave": "band", "photometric": "RGB" if bands == 3 else "MINISBLACK"}
         if bands in (2, 4):
             profile["alpha"] = "NO"
@@ -223,7 +213,7 @@ def encode(
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_PAM_ENABLED=False),
         MemoryFile() as memory,
     ):
-        with _quietly():
+        with _creating(grid):
             dataset = memory.open(**profile, **options)
         with dataset:
             dataset.write(data)
@@ -232,13 +222,20 @@ def encode(
         return memory.read()
 
 
+def _creating(grid: GeoGrid) -> AbstractContextManager[None]:
+    """Only chips in pixel space make rasterio warn; others need no care for other threads."""
+    a, b, c, d, e, f = grid.transform
+    plain = (a, b, c, d, abs(e), f) == (1, 0, 0, 0, 1, 0)
+    return unreferenced_allowed() if plain else nullcontext()
+
+
 def _write_mrf(path: Path, data: np.ndarray, grid: GeoGrid, nodata: float | None) -> None:
     """MRF is an XML file beside an index and a data file, named by the stem; the XML goes last."""
     bands, height, width = data.shape
     scratch = path.parent / f".{path.stem}.{os.getpid()}-{threading.get_ident()}.part"
     scratch.mkdir()
     try:
-        with _quietly():
+        with _creating(grid):
             dataset = rasterio.open(
                 scratch / path.name, "w", driver="MRF", width=width, height=height, count=bands,
                 dtype=data.dtype.name, transform=grid.affine, crs=_crs(grid.crs), nodata=nodata,

@@ -141,11 +141,16 @@ def burn(parts: np.ndarray, values: np.ndarray, height: int, width: int) -> np.n
     int32 (height, width); 0 where there is no part.
     """
     filled = ~shapely.is_empty(parts)
-    shapes = [(part, int(v)) for part, v in zip(parts[filled], values[filled], strict=True)]
-    if not shapes:
+    if not filled.any():
         return np.zeros((height, width), np.int32)
+    # rasterio warns of the identity transform, from a thread beside others; doubling is exact.
+    doubled = shapely.transform(parts[filled], lambda xy: xy * 2)
     return rasterize(
-        shapes, out_shape=(height, width), fill=0, dtype="int32", transform=Affine.identity()
+        list(zip(doubled, values[filled].tolist(), strict=True)),
+        out_shape=(height, width),
+        fill=0,
+        dtype="int32",
+        transform=Affine.scale(2),
     )
 
 
