@@ -41,7 +41,7 @@ from geodl.testing import make_scene
 STAGES = 7
 # Chips that pass through each network in training, repeated ones included: it sets the time.
 DETECTOR_CHIPS = 2600
-CLASSIFIER_CHIPS = 1300
+CLASSIFIER_CHIPS = 1800
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,12 +195,12 @@ def _middle(file: Any, side: int = 512) -> Any:
 
 
 def _stretched(pixels: np.ndarray, nodata: float | None) -> np.ndarray:
-    """float (H, W, 3) or (H, W) in 0..1, between the 2nd and 98th percentile."""
+    """float (H, W, 3) or (H, W) in 0..1; all but 8-bit from the 2nd to the 98th percentile."""
     shown = pixels[:3] if len(pixels) >= 3 else pixels[:1]
     data = shown.astype(float)
     if nodata is not None:
         data[shown == nodata] = np.nan
-    low, high = np.nanpercentile(data, (2, 98))
+    low, high = (0, 255) if pixels.dtype == np.uint8 else np.nanpercentile(data, (2, 98))
     scaled = np.nan_to_num(((data - low) / max(high - low, 1e-9)).clip(0, 1))
     return np.moveaxis(scaled, 0, -1) if len(scaled) == 3 else scaled[0]
 
