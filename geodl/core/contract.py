@@ -99,7 +99,8 @@ class Normalization:
     def invert(self, data: np.ndarray) -> np.ndarray:
         """float32 (C, H, W) raw values of normalised ones."""
         scale, offset = self.scale_offset()
-        return (data - offset) / scale
+        values: np.ndarray = (data - offset) / scale
+        return values
 
     def to_json(self) -> dict[str, list[float]]:
         return {
