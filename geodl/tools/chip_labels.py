@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import shapely
 
-from geodl.base.errors import DataError, DataWarning, GridMismatchError, SourceError
+from geodl.base.errors import DataError, DataWarning, GridMismatchError
 from geodl.core.blocks import RasterSource
 from geodl.core.classes import ClassTable
 from geodl.core.grid import GeoGrid, Window
@@ -328,7 +328,4 @@ def open_labels(
     for name, value in (("classvalue_field", class_field), ("buffer_radius", buffer_radius)):
         if value is not None:
             raise DataError(f"{name} is for features; the labels are a class raster. Leave it out.")
-    try:
-        return raster_labels(labels, grid)
-    except SourceError as error:
-        raise SourceError(f"input_class_data: {error}") from error
+    return raster_labels(labels, grid)
