@@ -37,7 +37,7 @@ def test_the_ten_lines_run(
     assert len(script.strip().splitlines()) <= 11
     # Small: only sizes, epochs and the search for a rate are changed.
     changes = {
-        "256": "64", "128": "64", "fit(20": "fit(1", "resnet34": "resnet18",
+        "256": "64", "fit(20": "fit(1", "resnet34": "resnet18",
         "model.lr_find()": "1e-3",
     }  # fmt: skip
     for shown, small in changes.items():
