@@ -9,6 +9,7 @@ from typing import Any
 from geodl.base.errors import BundleError, DataError
 from geodl.core.classes import ClassTable
 from geodl.core.contract import ModelContract, Normalization, TaskKind
+from geodl.io.crs import reference_metres
 
 SCHEMA_VERSION = 1
 """Of the ``Geodl`` object in the EMD; raised when an older reader would misread it."""
@@ -241,7 +242,10 @@ def _cell_sizes(reader: EmdReader) -> tuple[float, float] | None:
         if value is None:
             return None
         size = value.get("x") if isinstance(value, dict) else value
+        metres = reference_metres(
+            value.get("spatialReference") if isinstance(value, dict) else None
+        )
         if isinstance(size, bool) or not isinstance(size, int | float) or not size > 0:
             raise reader.fail(key, f"is {value!r}; expected an object with x above 0")
-        sizes.append(float(size))
+        sizes.append(float(size) * metres)
     return min(sizes), max(sizes)

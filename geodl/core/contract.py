@@ -136,7 +136,7 @@ class ModelContract:
     normalization
         For the extracted bands.
     cell_size
-        Least and largest cell size of the training data in units of its CRS, or None.
+        Least and largest cell size of the training data in metres on the ground, or None.
     image_space
         ``MAP_SPACE``, ``IMAGE_SPACE`` or ``PIXEL_SPACE``.
     variable_tile

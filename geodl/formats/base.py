@@ -113,7 +113,7 @@ class ChipFolder:
     image_space
         ``MAP_SPACE``, ``IMAGE_SPACE`` or ``PIXEL_SPACE``.
     cell_size
-        Smallest and largest cell size of the sources as (x, y), in units of their CRS; or None.
+        Smallest and largest cell size of the sources as (x, y), in metres on the ground; or None.
     stats
         One per band, or None where the export holds none.
     class_counts

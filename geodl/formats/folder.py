@@ -26,6 +26,7 @@ from geodl.formats.base import (
 from geodl.formats.images import open_image
 from geodl.formats.listing import chips_of
 from geodl.formats.registry import FORMATS
+from geodl.io.crs import reference_metres
 
 IMAGE_SPACES = ("MAP_SPACE", "IMAGE_SPACE", "PIXEL_SPACE")
 
@@ -194,11 +195,14 @@ def _cell_size(
     entries = [emd.get("MinCellSize"), emd.get("MaxCellSize")]
     if not all(isinstance(entry, dict) for entry in entries):
         return None
-    found = [
-        tuple(_number(entry.get(axis), axis, path / ESRI_EMD) for axis in "xy")  # type: ignore[union-attr]
-        for entry in entries
-    ]
-    return (found[0][0], found[0][1]), (found[1][0], found[1][1])
+    smallest, largest = (_cell_metres(entry, path / ESRI_EMD) for entry in entries)
+    return smallest, largest
+
+
+def _cell_metres(entry: Any, where: Path) -> tuple[float, float]:
+    metres = reference_metres(entry.get("spatialReference"))
+    x, y = (_number(entry.get(axis), axis, where) * metres for axis in "xy")
+    return x, y
 
 
 def _number(value: Any, key: str, where: Path) -> float:

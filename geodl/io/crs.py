@@ -104,3 +104,33 @@ def transform_bounds(bounds: Bounds, source: str | None, target: str | None, wha
             "choose a CRS that covers it."
         )
     return (float(moved[0]), float(moved[1]), float(moved[2]), float(moved[3]))
+
+
+# At the equator: good enough to tell whether objects look larger than a model knows them.
+_METRES_PER_DEGREE = 111_320.0
+
+
+@functools.lru_cache(maxsize=256)
+def metres_per_unit(crs: str) -> float:
+    """Metres on the ground of one unit of a CRS given as WKT; degrees are taken at the equator."""
+    known = pyproj.CRS.from_user_input(crs)
+    if known.is_geographic:
+        return _METRES_PER_DEGREE
+    return float(known.axis_info[0].unit_conversion_factor) if known.axis_info else 1.0
+
+
+def reference_metres(reference: Any) -> float:
+    """Metres per unit of an Esri ``spatialReference`` object; 1 where it states nothing usable."""
+    if not isinstance(reference, dict):
+        return 1.0
+    stated = reference.get("latestWkid") or reference.get("wkid") or reference.get("wkt")
+    if stated is None:
+        return 1.0
+    for authority in ("EPSG", "ESRI"):
+        try:
+            wkid = isinstance(stated, int)
+            crs = pyproj.CRS.from_authority(authority, stated) if wkid else pyproj.CRS(stated)
+        except (CRSError, ProjError):
+            continue
+        return metres_per_unit(crs.to_wkt())
+    return 1.0

@@ -28,6 +28,7 @@ from geodl.infer.area import Area
 from geodl.infer.objects import ObjectBlocks, ObjectOptions
 from geodl.infer.options import RunContext, TileOptions, run_context, tile_options
 from geodl.infer.pixels import PixelBlocks, PixelOptions
+from geodl.io.crs import metres_per_unit
 from geodl.io.manifest import write_manifest
 from geodl.io.source import open_source
 from geodl.io.vector import read_features
@@ -39,8 +40,6 @@ from geodl.tools.product import Product
 
 # What a result may depend on, named in the manifest.
 _PACKAGES = ("geodl", "torch", "numpy", "rasterio", "zarr", "dask")
-# A metre on the ground in degrees, to compare cell sizes of models and geographic rasters.
-_METRES_PER_DEGREE = 111_320.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +196,7 @@ def fit_bands(source: RasterSource, contract: ModelContract) -> RasterSource:
 def _check_cell_size(grid: GeoGrid, contract: ModelContract) -> None:
     if contract.cell_size is None or grid.crs is None:
         return
-    cell = max(grid.cell_size_xy) * _metres_per_unit(grid.crs)
+    cell = max(grid.cell_size_xy) * metres_per_unit(grid.crs)
     least, most = contract.cell_size
     if not least * 0.8 <= cell <= most * 1.25:
         warnings.warn(
@@ -207,16 +206,6 @@ def _check_cell_size(grid: GeoGrid, contract: ModelContract) -> None:
             DataWarning,
             stacklevel=2,
         )
-
-
-def _metres_per_unit(crs: str) -> float:
-    from pyproj import CRS
-
-    known = CRS.from_wkt(crs)
-    if known.is_geographic:
-        return _METRES_PER_DEGREE
-    axes = known.axis_info
-    return float(axes[0].unit_conversion_factor) if axes else 1.0
 
 
 def _device(wanted: str | None) -> str:
