@@ -9,9 +9,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["GEODL_OFFLINE"] = "1"
 
+import pickle
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -70,3 +73,68 @@ def _close_figures() -> Iterator[None]:
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(scope="session")
+def scene(make_once: MakeOnce) -> Any:
+    """A generated scene of 256 x 256 pixels with buildings and trees (``geodl.testing.Scene``)."""
+    from geodl.testing import make_scene
+
+    folder = make_once("scene", lambda place: _pickled(place, make_scene(place, size=(256, 256))))
+    return pickle.loads((folder / "made.pickle").read_bytes())
+
+
+@pytest.fixture(scope="session")
+def box_chips(make_once: MakeOnce) -> Path:
+    """Nine chips of 64 pixels with boxes (PASCAL_VOC_rectangles)."""
+    return make_once("box-chips", _chips("PASCAL_VOC_rectangles")) / "chips"
+
+
+@pytest.fixture(scope="session")
+def tile_chips(make_once: MakeOnce) -> Path:
+    """Nine chips of 64 pixels with class rasters (Classified_Tiles)."""
+    return make_once("tile-chips", _chips("Classified_Tiles")) / "chips"
+
+
+@pytest.fixture(scope="session")
+def detector_package(make_once: MakeOnce, box_chips: Path) -> Path:
+    """The package of a SingleShotDetector after one epoch on :func:`box_chips`."""
+    train = _trained(box_chips, "SingleShotDetector", {"backbone": "resnet18", "grids": [8]})
+    return make_once("detector", train) / "model"
+
+
+@pytest.fixture(scope="session")
+def classifier_package(make_once: MakeOnce, tile_chips: Path) -> Path:
+    """The package of a UnetClassifier after one epoch on :func:`tile_chips`."""
+    return (
+        make_once("classifier", _trained(tile_chips, "UnetClassifier", {"backbone": "resnet18"}))
+        / "model"
+    )
+
+
+def _pickled(place: Path, value: object) -> None:
+    (place / "made.pickle").write_bytes(pickle.dumps(value))
+
+
+def _chips(dataset_type: str) -> Callable[[Path], object]:
+    def make(place: Path) -> None:
+        from geodl.testing import make_chips
+
+        make_chips(place, dataset_type)
+
+    return make
+
+
+def _trained(chips: Path, name: str, arguments: dict[str, Any]) -> Callable[[Path], object]:
+    def make(place: Path) -> None:
+        from geodl.base.errors import OfflineWarning
+        from geodl.base.models import MODELS
+        from geodl.data.prepare import prepare_data
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OfflineWarning)
+            model = MODELS[name](prepare_data(chips, batch_size=4, working_dir=place), **arguments)
+        model.fit(1, 1e-3)
+        model.save(place / "model")
+
+    return make
