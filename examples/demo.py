@@ -40,8 +40,8 @@ from geodl.testing import make_scene
 
 STAGES = 7
 # Chips that pass through each network in training, repeated ones included: it sets the time.
-DETECTOR_CHIPS = 2600
-CLASSIFIER_CHIPS = 1800
+DETECTOR_CHIPS = 2200
+CLASSIFIER_CHIPS = 1500
 
 
 @dataclass(frozen=True, kw_only=True)
