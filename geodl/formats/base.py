@@ -15,7 +15,7 @@ import shapely
 from geodl.base.errors import DataError, FormatError
 from geodl.core.classes import ClassTable
 from geodl.core.grid import GeoGrid, Window
-from geodl.ops.labels import burn, parts_inside, share_inside
+from geodl.ops.labels import burn, parts_inside, share_inside, value_counts
 
 LabelKind = Literal["objects", "pixels"]
 
@@ -322,8 +322,7 @@ class ChipFormat(ABC):
 
     def count(self, label: Any) -> dict[int, int]:
         """Objects or pixels per class value of one label, background left out."""
-        values = label.values[label.values != 0]
-        found, numbers = np.unique(values, return_counts=True)
+        found, numbers = value_counts(label.values[label.values != 0])
         return dict(zip(found.tolist(), numbers.tolist(), strict=True))
 
 

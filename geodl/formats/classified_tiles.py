@@ -19,6 +19,7 @@ from geodl.formats.base import (
     MaskLabels,
 )
 from geodl.formats.images import chip_size, encode, open_image, place
+from geodl.ops.labels import value_counts
 
 
 class ClassifiedTiles(ChipFormat):
@@ -60,7 +61,7 @@ class ClassifiedTiles(ChipFormat):
                 f"{path} has {values.shape[1]} x {values.shape[0]} pixels and its image "
                 f"{ref.image.name} {width} x {height}; a label has the size of its image."
             )
-        unknown = sorted(set(np.unique(values).tolist()) - {0, *folder.classes.values})
+        unknown = sorted(set(value_counts(values)[0].tolist()) - {0, *folder.classes.values})
         if unknown:
             raise FormatError(
                 f"{path} holds the values {unknown[:5]}, which are no classes of the export "

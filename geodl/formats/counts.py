@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from geodl.formats.base import BandSummary, BoxLabels, LabelKind, MaskLabels
+from geodl.ops.labels import value_counts
 from geodl.ops.statistics import BandState, Summary, band_state
 
 
@@ -144,7 +145,7 @@ def _count_boxes(label: BoxLabels, cell_area: float) -> dict[int, ClassCount]:
 
 
 def _count_pixels(label: MaskLabels) -> dict[int, ClassCount]:
-    found, numbers = np.unique(label.values, return_counts=True)
+    found, numbers = value_counts(label.values)
     return {
         int(value): ClassCount(1, int(number), Summary.of([number]))
         for value, number in zip(found, numbers, strict=True)

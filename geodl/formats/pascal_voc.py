@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -74,11 +75,16 @@ class PascalVoc(BoxFormat):
         return classes_of_names(names, path)
 
 
+@functools.cache
+def _version() -> str:
+    return version("geodl")
+
+
 def _annotation(frame: ChipFrame, label: BoxLabels) -> str:
     parts = [
         '<?xml version="1.0"?>\n<annotation>\n'
         f"    <filename>{escape(frame.image)}</filename>\n"
-        f"    <source>\n        <annotation>geodl {version('geodl')}</annotation>\n    </source>\n"
+        f"    <source>\n        <annotation>geodl {_version()}</annotation>\n    </source>\n"
         f"    <size>\n        <width>{frame.grid.width}</width>\n"
         f"        <height>{frame.grid.height}</height>\n"
         f"        <depth>{frame.bands}</depth>\n    </size>\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from geodl.formats.base import ChipContent, ChipFormat, ChipFrame
 from geodl.formats.counts import ExportCounts, count_chip
 from geodl.formats.images import SUFFIXES, write_image
 from geodl.ops.chip_grid import ChipGrid
+from geodl.ops.labels import value_counts
 from geodl.tools.chip_labels import FeatureLabels, RasterLabels
 
 # A block's pixels; three blocks are in memory at once: one read, one counted, one written.
@@ -76,7 +78,7 @@ class SelectTask:
         kept = []
         for position, content in enumerate(_contents(self, spec, loaded)):
             if content.class_mask is not None:
-                values.update(np.unique(content.class_mask).tolist())
+                values.update(value_counts(content.class_mask)[0].tolist())
             if self.every_chip or chip_format.is_labelled(chip_format.label_of(content)):
                 kept.append(spec.chips[position, 1:].tolist())
         return {"chips": kept, "values": sorted(values)}
@@ -97,6 +99,8 @@ class WriteTask:
         The export, with ``images/`` and ``labels/``.
     image_space
         Outside map space chips are placed by pixels, without a CRS.
+    writers
+        Chips that are encoded at once; GDAL lets other threads run meanwhile.
     """
 
     source: RasterSource
@@ -109,6 +113,7 @@ class WriteTask:
     classes: ClassTable
     folder: str
     image_space: str
+    writers: int = 1
 
     def read(self, spec: ChipBlock) -> Any:
         windows = [self.grid.window(row, col) for _, row, col in spec.chips.tolist()]
@@ -123,14 +128,16 @@ class WriteTask:
     def write(
         self, spec: ChipBlock, computed: list[tuple[RasterBlock, Any]]
     ) -> tuple[dict[str, Any], bytes]:
+        # Merging is exact, so the order in which chips are done plays no part.
         counts = ExportCounts()
-        width, height = self.source.grid.cell_size_xy
-        for (number, row, col), (block, label) in zip(spec.chips.tolist(), computed, strict=True):
-            self._write_chip(number, self.grid.window(row, col), block, label)
-            counts = counts + count_chip(block.data, label, width * height)
+        with ThreadPoolExecutor(self.writers, thread_name_prefix="geodl-chip") as pool:
+            for one in pool.map(self._write_chip, spec.chips.tolist(), computed):
+                counts = counts + one
         return {"chips": len(computed)}, json.dumps(counts.to_json()).encode()
 
-    def _write_chip(self, number: int, window: Window, block: RasterBlock, label: Any) -> None:
+    def _write_chip(self, chip: list[int], computed: tuple[RasterBlock, Any]) -> ExportCounts:
+        (number, row, col), (block, label) = chip, computed
+        window = self.grid.window(row, col)
         stem = stem_of(number)
         folder = Path(self.folder)
         image = folder / "images" / f"{stem}{SUFFIXES[self.chip_format]}"
@@ -150,6 +157,8 @@ class WriteTask:
             nodata=self.source.nodata,
             mask=block.mask,
         )
+        width, height = self.source.grid.cell_size_xy
+        return count_chip(block.data, label, width * height)
 
 
 def stem_of(number: int) -> str:

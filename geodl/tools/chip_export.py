@@ -28,7 +28,7 @@ from geodl.io.extent import extent_window
 from geodl.io.manifest import write_manifest
 from geodl.io.source import open_source
 from geodl.ops.chip_grid import ChipGrid
-from geodl.runtime.connect import active_client
+from geodl.runtime.connect import active_client, available_cores
 from geodl.runtime.future import RunFuture
 from geodl.runtime.ledger import Ledger
 from geodl.runtime.run import RunSummary, run_blocks
@@ -38,6 +38,8 @@ from geodl.tools.chip_folder import ExportFolder
 from geodl.tools.chip_labels import FeatureLabels, Labels, open_labels, polygons_in_pixels
 from geodl.tools.chip_options import ChipOptions
 
+# More threads gain nothing: numpy and Python between the encoders hold them up.
+_WRITERS_MOST = 4
 _PACKAGES = ("geodl", "numpy", "rasterio", "shapely")
 TOOL = "export_training_data"
 _UNNAMED = re.compile(r"Band_\d+")
@@ -143,13 +145,14 @@ class ExportJob:
     def select_task(self) -> SelectTask:
         return SelectTask(**self._shared())
 
-    def write_task(self, folder: Path, classes: ClassTable) -> WriteTask:
+    def write_task(self, folder: Path, classes: ClassTable, writers: int = 1) -> WriteTask:
         return WriteTask(
             source=self.source,
             chip_format=self.options.chip_format,
             classes=classes,
             folder=str(folder),
             image_space=self.options.image_space,
+            writers=writers,
             **self._shared(),
         )
 
@@ -252,6 +255,10 @@ class _Run:
     folder: ExportFolder
     handle: RunFuture | None
 
+    @property
+    def _client(self) -> Any:
+        return active_client() if self.call.client is None else self.call.client
+
     def run(self) -> str:
         job, folder, options = self.job, self.folder, self.job.options
         started = time.time()
@@ -275,23 +282,23 @@ class _Run:
             folder.make_folders()
             classes = job.classes(values)
             total, specs = job.plan.numbered(chips, options.first)
-            summary = self._blocks(
-                job.write_task(folder.path, classes), specs, total, ledger, "export"
-            )
+            # Workers of a cluster share their cores; this process has them all.
+            writers = 1 if self._client else min(available_cores(), _WRITERS_MOST)
+            task = job.write_task(folder.path, classes, writers)
+            summary = self._blocks(task, specs, total, ledger, "export")
             self._finish(job, ledger, classes, len(chips))
             self._write_manifest(job, summary, len(chips), started)
             ledger.remove()
         return str(folder.path)
 
     def _blocks(self, task: Any, specs: Any, total: int, ledger: Ledger, name: str) -> RunSummary:
-        client = active_client() if self.call.client is None else self.call.client
         writing = self.handle is not None and name == "export"
         return run_blocks(
             task,
             specs,
             total,
             ledger=ledger,
-            client=client,
+            client=self._client,
             progress=self.call.progress,
             name=name,
             cancel=None if self.handle is None else self.handle.stop,

@@ -24,6 +24,7 @@ from geodl.formats.counts import ExportCounts
 from geodl.formats.esri import ExportFacts, accumulated_stats, data_emd, map_text, stats_text
 from geodl.formats.folder import open_by_roots
 from geodl.formats.images import SUFFIXES, image_files
+from geodl.io.staging import output_error
 from geodl.tools.chip_blocks import stem_of
 from geodl.tools.chip_options import MOST_CHIPS
 
@@ -215,7 +216,13 @@ class ExportFolder:
     def write_roots(
         self, facts: ExportFacts, counts: ExportCounts, chips: int, chip_format: str
     ) -> None:
-        """The four root files; lines of the export that was added to go first."""
+        """The four root files; lines of the export that was added to go first.
+
+        Raises
+        ------
+        OutputError
+            They cannot be written, for example because the disk is full.
+        """
         if self.first + chips > MOST_CHIPS:
             raise OptionError(f"{self.first + chips} chips do not fit the nine digits of names.")
         kept = self.run_folder / _BASE / ESRI_MAP
@@ -225,10 +232,13 @@ class ExportFolder:
         stems = map(stem_of, range(self.first, self.first + chips))
         lines = map_text(facts.chip_format, stems, SUFFIXES[chip_format])
         remove_parts(self.path)
-        write_atomic(self.path / ESRI_TEXT, stats_text(facts, counts))
-        write_atomic(self.path / ESRI_MAP, before + lines)
-        write_json(self.path / ESRI_STATS, accumulated_stats(facts, counts))
-        write_json(self.path / ESRI_EMD, data_emd(facts, counts))
+        try:
+            write_atomic(self.path / ESRI_TEXT, stats_text(facts, counts))
+            write_atomic(self.path / ESRI_MAP, before + lines)
+            write_json(self.path / ESRI_STATS, accumulated_stats(facts, counts))
+            write_json(self.path / ESRI_EMD, data_emd(facts, counts))
+        except OSError as error:
+            raise output_error(self.path, error) from error
 
 
 def remove_parts(path: Path) -> None:

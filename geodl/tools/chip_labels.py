@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -119,7 +120,9 @@ def is_raster(labels: Any) -> bool:
     if isinstance(labels, pd.DataFrame) or hasattr(labels, "__geo_interface__"):
         return False
     if isinstance(labels, str | os.PathLike):
-        suffix = Path(os.fspath(labels).rstrip("/")).suffix.lower()
+        text = os.fspath(labels)
+        path = urlsplit(text).path if "://" in text else text
+        suffix = Path(path.rstrip("/")).suffix.lower()
         return bool(suffix) and suffix not in _VECTOR_SUFFIXES
     return not hasattr(labels, "geometry")
 

@@ -19,6 +19,7 @@ from geodl.ops.labels import (
     repaired,
     share_inside,
     to_pixels,
+    value_counts,
 )
 
 CHIP = Window(row=20, col=10, height=32, width=48)
@@ -139,6 +140,19 @@ def test_a_polygon_that_falls_into_areas_and_lines_keeps_its_areas() -> None:
     assert whole[0].bounds == (0, 0, 4, 4)
     mixed = shapely.GeometryCollection([shapely.box(0, 0, 1, 1), shapely.Point(9, 9)])
     assert repaired(objects(mixed))[0][0].bounds == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "int64"])
+@pytest.mark.parametrize("high", [5, 100, 30000])
+def test_values_are_counted_as_numpy_counts_them(dtype: str, high: int) -> None:
+    rng = np.random.default_rng(0)
+    for low in (0, 3, -4):
+        values = rng.integers(low, high, (40, 50)).astype(dtype)
+        found, numbers = value_counts(values)
+        expected = np.unique(values, return_counts=True)
+        assert np.array_equal(found, expected[0])
+        assert np.array_equal(numbers, expected[1])
+    assert [len(part) for part in value_counts(np.zeros((0, 3), dtype))] == [0, 0]
 
 
 def test_regions_of_a_class_become_boxes_at_pixel_edges() -> None:

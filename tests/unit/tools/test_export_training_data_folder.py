@@ -30,7 +30,7 @@ from geodl.base.errors import (
 from geodl.formats import count_labels, images, open_export
 from geodl.formats.images import read_image
 from geodl.runtime.connect import connect
-from geodl.tools import chip_blocks, chip_export
+from geodl.tools import chip_blocks, chip_export, chip_folder
 from geodl.tools.export_training_data import export_training_data
 
 VOC, TILES = "PASCAL_VOC_rectangles", "Classified_Tiles"
@@ -146,6 +146,22 @@ def test_an_interrupted_export_goes_on_and_ends_with_the_same_folder(
     assert content(out) == content(whole)
     kept = [path for path, stamp in written.items() if path.stat().st_mtime_ns == stamp]
     assert len(kept) >= 4
+
+
+def test_a_disk_that_is_full_at_the_end_is_named_and_the_chips_are_kept(
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chip_folder, "write_json", full)
+        with pytest.raises(OutputError, match="disk is full.*kept"):
+            export(inputs, tmp_path / "out")
+    written = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "images").iterdir()}
+    export(inputs, tmp_path / "out")
+    assert {p: p.stat().st_mtime_ns for p in written} == written
+    assert content(tmp_path / "out") == content(export(inputs, tmp_path / "fresh"))
 
 
 SCRIPT = """

@@ -199,9 +199,24 @@ def test_options_of_features_are_refused_for_a_class_raster(
 
 
 def test_rasters_and_features_are_told_apart() -> None:
-    for name in ("a.tif", "b.vrt", "store.zarr/", "s3://x/y.jp2", Path("c.img")):
+    for name in (
+        "a.tif",
+        "b.vrt",
+        "store.zarr/",
+        "s3://x/y.jp2",
+        Path("c.img"),
+        "https://x/a.tif?t=1",
+    ):
         assert is_raster(name)
-    for name in ("a.gpkg", "a.shp", "b.parquet", "c.geojson", "d.fgb", "folder.gdb"):
+    for name in (
+        "a.gpkg",
+        "a.shp",
+        "b.parquet",
+        "c.geojson",
+        "d.fgb",
+        "folder.gdb",
+        "https://x/a.gpkg?t=1",
+    ):
         assert not is_raster(name)
     assert not is_raster(frame(box(1, 1)))
     assert not is_raster(frame(box(1, 1)).geometry)
