@@ -156,7 +156,7 @@ def test_a_disk_that_is_full_at_the_end_is_named_and_the_chips_are_kept(
 
     with monkeypatch.context() as patch:
         patch.setattr(chip_folder, "write_json", full)
-        with pytest.raises(OutputError, match="disk is full.*kept"):
+        with pytest.raises(OutputError, match=r"disk is full.*kept"):
             export(inputs, tmp_path / "out")
     written = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "images").iterdir()}
     export(inputs, tmp_path / "out")
