@@ -101,11 +101,20 @@ $(VENV)/.test-made: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(call install,$(TEST_EXTRAS))
 	@touch $(VENV)/.demo-made
 
+# $(1): distributions that must be there, $(2): extras that bring them.
+define look
+@$(PY) -c "import importlib.metadata as m, sys; \
+	there = {(d.name or '').lower().replace('_', '-') for d in m.distributions()}; \
+	gone = [n for n in '$(1)'.split() if n not in there]; \
+	sys.exit(sys.prefix + ' lacks ' + ', '.join(gone) + ': run ' + sys.executable + \
+	' -m pip install -e .[$(2)] -c constraints.txt' if gone else 0)"
+endef
+
 given-demo:
-	@$(PY) -c "import importlib.util as u, sys; gone = [n for n in 'torch torchvision dask rasterio geopandas lightning faster_coco_eval'.split() if not u.find_spec(n)]; sys.exit('%s lacks %s: run %s -m pip install -e \".[$(DEMO_EXTRAS)]\" -c constraints.txt' % (sys.prefix, ', '.join(gone), sys.executable) if gone else 0)"
+	$(call look,geodl torch torchvision dask rasterio geopandas lightning faster-coco-eval,$(DEMO_EXTRAS))
 
 given-test: given-demo
-	@$(PY) -c "import importlib.util as u, sys; gone = [n for n in 'pytest xdist pytest_timeout hypothesis mypy ruff importlinter'.split() if not u.find_spec(n)]; sys.exit('%s lacks %s: run %s -m pip install -e \".[$(TEST_EXTRAS)]\" -c constraints.txt' % (sys.prefix, ', '.join(gone), sys.executable) if gone else 0)"
+	$(call look,pytest pytest-xdist pytest-timeout hypothesis mypy ruff import-linter,$(TEST_EXTRAS))
 
 clean:
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
