@@ -103,11 +103,11 @@ $(VENV)/.test-made: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 # $(1): distributions that must be there, $(2): extras that bring them.
 define look
-@$(PY) -c "import importlib.metadata as m, sys; \
+@$(PY) -P -c "import importlib.metadata as m, sys; \
 	there = {(d.name or '').lower().replace('_', '-') for d in m.distributions()}; \
 	gone = [n for n in '$(1)'.split() if n not in there]; \
 	sys.exit(sys.prefix + ' lacks ' + ', '.join(gone) + ': run ' + sys.executable + \
-	' -m pip install -e .[$(2)] -c constraints.txt' if gone else 0)"
+	' -m pip install -e \".[$(2)]\" -c constraints.txt' if gone else 0)"
 endef
 
 given-demo:
