@@ -26,7 +26,9 @@ from geodl.ops.labels import value_counts
 from geodl.tools.chip_labels import FeatureLabels, RasterLabels
 
 # A block's pixels; three blocks are in memory at once: one read, one counted, one written.
-_BLOCK_BYTES = 48 * 2**20
+_BLOCK_BYTES = 32 * 2**20
+# Of each pixel, beside the image's own: a class mask and whether there is data.
+_LABEL_BYTES = 5
 _BLOCK_MOST_PX = 4096
 # Where chips cover less than this share of their block, each is read by itself.
 _SPARSE = 0.3
@@ -175,7 +177,7 @@ def chip_place(grid: GeoGrid, window: Window, image_space: str) -> GeoGrid:
 
 def default_block_px(source: RasterSource, grid: ChipGrid) -> int:
     """Side of a block that keeps its pixels within memory, at least one tile."""
-    side = math.isqrt(_BLOCK_BYTES // max(1, source.count * source.dtype.itemsize))
+    side = math.isqrt(_BLOCK_BYTES // (source.count * source.dtype.itemsize + _LABEL_BYTES))
     return max(*grid.tile_yx, min(side, _BLOCK_MOST_PX))
 
 
