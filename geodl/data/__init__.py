@@ -14,6 +14,13 @@ DATASETS = Registry(
     {
         "PASCAL_VOC_rectangles": "geodl.data.objects:PascalVocRectangles",
         "Classified_Tiles": "geodl.data.pixels:ClassifiedTiles",
+        "ChangeDetection": "geodl.data.change:ChangeDetection",
+        "Pix2Pix": "geodl.data.translation:Pix2Pix",
+        "WNet_cGAN": "geodl.data.translation:WNetCGan",
+        "CycleGAN": "geodl.data.translation:CycleGan",
+        "superres": "geodl.data.superres:SuperResolution",
+        "Export_Tiles": "geodl.data.superres:SuperResolution",
+        "SR3": "geodl.data.superres:SuperResolution",
     },
     group="geodl.datasets",
 )

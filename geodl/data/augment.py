@@ -114,8 +114,8 @@ class Augmentation:
     scaled: bool = False
 
 
-def default_augmentation(image_space: str) -> Augmentation:
-    """Flips, right-angle turns, zoom, brightness and contrast.
+def default_moves(image_space: str) -> list[v2.Transform]:
+    """Flips and right-angle turns, which change no pixel.
 
     Only in map space has the scene no upright direction; elsewhere (oblique and street-level
     images) chips are mirrored left to right but neither turned nor put upside down.
@@ -123,7 +123,14 @@ def default_augmentation(image_space: str) -> Augmentation:
     moves: list[v2.Transform] = [v2.RandomHorizontalFlip(0.5)]
     if image_space == "MAP_SPACE":
         moves += [v2.RandomVerticalFlip(0.5), RandomRightAngle()]
-    return Augmentation("random", ZOOM_RANGE, v2.Compose([*moves, RandomLight()]))
+    return moves
+
+
+def default_augmentation(image_space: str) -> Augmentation:
+    """Moves as :func:`default_moves`, zoom, brightness and contrast."""
+    return Augmentation(
+        "random", ZOOM_RANGE, v2.Compose([*default_moves(image_space), RandomLight()])
+    )
 
 
 def augmentations(transforms: Any, image_space: str) -> tuple[Augmentation, Augmentation]:

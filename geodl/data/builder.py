@@ -72,10 +72,10 @@ class ChipLoader:
             return LoadedChip(image.data, valid, target)
         height, width = self.resize_to
         target = self.targets.resized(target, (height / shape[0], width / shape[1]))
-        return LoadedChip(*_resized(image.data, valid, self.resize_to), target)
+        return LoadedChip(*resized_chip(image.data, valid, self.resize_to), target)
 
 
-def _resized(
+def resized_chip(
     data: np.ndarray, valid: np.ndarray | None, size_yx: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Pixels resampled in their own dtype; a pixel is valid where all it comes from is."""
@@ -217,7 +217,7 @@ class ChipBuilder(ABC):
             return stratified_split(keys, present.reshape(len(keys), len(classes)), share, seed)
         if stratify:
             raise OptionError("split='block' and stratify=True exclude each other; choose one.")
-        split = block_split(keys, _positions(chips), share, seed)
+        split = block_split(keys, chip_positions(chips), share, seed)
         if split.dropped:
             logger.info(
                 "%d chips overlap a validation chip and are left out of training.",
@@ -242,7 +242,7 @@ def _file_facts(chip: SourceChip) -> tuple[str, int, int]:
     return chip.key, facts.st_size, facts.st_mtime_ns
 
 
-def _positions(chips: Sequence[SourceChip]) -> np.ndarray:
+def chip_positions(chips: Sequence[SourceChip]) -> np.ndarray:
     """Bounds of chips, or their order where they have no position: chips are written by rows."""
     bounds = chip_bounds(chips)
     if bounds is not None:

@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch.utils.data import DataLoader
 
 from geodl.base.options import as_int
 from geodl.core.classes import ClassTable
 from geodl.core.contract import Normalization, TaskKind
-from geodl.data.dataset import ChipDataset, SeededSampler
+from geodl.data.dataset import ChipDataset
 from geodl.data.figure import ShownFigure
+from geodl.data.loaders import BatchLoaders, Collate, collate_chips
 
-Collate = Callable[[list[dict[str, Any]]], Any]
-
-
-def collate_chips(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Join items to a batch: images stacked, masks stacked, boxes a list (their number differs).
-
-    Returns
-    -------
-    ``{"image": float32 (B, C, H, W), "target": int64 (B, H, W) or list, "name": list of str}``
-    """
-    targets = [item["target"] for item in items]
-    return {
-        "image": torch.stack([item["image"] for item in items]),
-        "target": torch.stack(targets) if isinstance(targets[0], torch.Tensor) else targets,
-        "name": [item["name"] for item in items],
-    }
+__all__ = ["ChipData", "Collate", "collate_chips"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ChipData:
+class ChipData(BatchLoaders):
     """Training and validation chips with all that a model must know of them.
 
     Made by :func:`geodl.learn.prepare_data`.
@@ -118,66 +100,6 @@ class ChipData:
     def models_dir(self) -> Path:
         """Where a model saved under a bare name goes."""
         return self.working_dir / "models"
-
-    # -- batches ------------------------------------------------------------------------------
-
-    def train_loader(
-        self,
-        collate: Collate | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        batch_size: int | None = None,
-    ) -> DataLoader[Any]:
-        """Shuffled, augmented training batches.
-
-        Parameters
-        ----------
-        collate
-            Joins items; a ``collate_fn`` of the user's goes before it.
-        generator
-            Makes order and augmentation; seeded with ``seed`` when None. Its state between two
-            epochs is all that a resumed training needs.
-        batch_size
-            Instead of the data's own.
-
-        Returns
-        -------
-        The last batch may be short, but never has one item only (batch normalisation cannot
-        train on it), unless the set itself has one.
-        """
-        length = len(self.train_ds)
-        size = min(batch_size or self.batch_size, length)
-        generator = generator or torch.Generator().manual_seed(self.seed)
-        return self._loader(
-            self.train_ds,
-            collate,
-            size,
-            sampler=SeededSampler(length, generator),
-            drop_last=size > 1 and length % size == 1,
-        )
-
-    def valid_loader(
-        self, collate: Collate | None = None, *, batch_size: int | None = None
-    ) -> DataLoader[Any]:
-        """All validation batches in the chips' order, never augmented."""
-        size = min(batch_size or self.batch_size, len(self.valid_ds))
-        return self._loader(self.valid_ds, collate, size)
-
-    def _loader(
-        self, dataset: ChipDataset, collate: Collate | None, size: int, **options: Any
-    ) -> DataLoader[Any]:
-        own = None if self.collate_fn is collate_chips else self.collate_fn
-        return DataLoader(
-            dataset,
-            batch_size=size,
-            collate_fn=own or collate or collate_chips,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            # A generator of its own keeps the loader from drawing on torch's global one.
-            generator=torch.Generator().manual_seed(self.seed),
-            **options,
-        )
 
     # -- for people ---------------------------------------------------------------------------
 

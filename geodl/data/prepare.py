@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from geodl.base.errors import OptionError
-from geodl.base.files import read_json
 from geodl.base.options import as_int
 from geodl.data import DATASETS
-from geodl.data.chips import ChipData, collate_chips
+from geodl.data.chips import ChipData
 from geodl.data.keywords import check_keywords
+from geodl.data.loaders import collate_chips
 from geodl.data.request import DataRequest, as_class_mapping, as_paths, as_share, as_size
-from geodl.formats import open_export
-from geodl.formats.base import ESRI_EMD, ESRI_STATS
+from geodl.data.sample_data import SampleData
+from geodl.formats.inference import infer_dataset_type
 
 
 def prepare_data(
@@ -31,7 +31,7 @@ def prepare_data(
     resize_to: int | tuple[int, int] | None = None,
     working_dir: str | os.PathLike[str] | None = None,
     **kwargs: Any,
-) -> ChipData:
+) -> ChipData | SampleData:
     """Prepare exported training chips for training.
 
     The export is only read; models and caches go to ``working_dir``.
@@ -96,7 +96,7 @@ def prepare_data(
         An unknown dataset type.
     """
     paths = as_paths(path)
-    name = _dataset_type(paths, dataset_type)
+    name = infer_dataset_type(paths[0], dataset_type)
     builder = DATASETS[name]
     request = DataRequest(
         paths=paths,
@@ -119,14 +119,3 @@ def _callable(collate_fn: Any) -> Callable[..., Any]:
     if not callable(collate_fn):
         raise OptionError(f"collate_fn={collate_fn!r} cannot be called; it joins items to a batch.")
     return collate_fn
-
-
-def _dataset_type(paths: tuple[Path, ...], dataset_type: str | None) -> str:
-    """What an export itself states goes before the argument; one of them must say it."""
-    for name in (ESRI_STATS, ESRI_EMD):
-        file = paths[0] / name
-        facts = read_json(file) if file.is_file() else None
-        if isinstance(facts, dict) and isinstance(facts.get("MetaDataMode"), str):
-            return str(facts["MetaDataMode"])
-    # Opening explains what is missing, and where.
-    return dataset_type or open_export(paths[0]).metadata_mode

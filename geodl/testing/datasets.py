@@ -1,0 +1,117 @@
+"""Small training folders of every layout, of known content, written without geodl's writers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+
+CELL_SIZE = 0.5
+ORIGIN = (1000.0, 2000.0)
+_PER_ROW = 4
+
+
+def write_chip(path: Path, data: np.ndarray, position: int = 0, **profile: Any) -> None:
+    """A GeoTIFF of (C, H, W) at a place of its own on a grid of chips."""
+    bands, height, width = data.shape
+    x = ORIGIN[0] + (position % _PER_ROW) * width * CELL_SIZE
+    y = ORIGIN[1] - (position // _PER_ROW) * height * CELL_SIZE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=width, height=height, count=bands, dtype=data.dtype,
+        transform=Affine(CELL_SIZE, 0, x, 0, -CELL_SIZE, y), crs="EPSG:32633", **profile,
+    ) as file:  # fmt: skip
+        file.write(data)
+
+
+def write_chips(
+    folder: Path,
+    count: int,
+    *,
+    bands: int = 3,
+    dtype: str = "uint8",
+    size: tuple[int, int] = (16, 16),
+    seed: int = 0,
+    suffix: str = ".tif",
+) -> list[np.ndarray]:
+    """Chips ``000000000.tif`` ... of random values in 0..199.
+
+    Parameters
+    ----------
+    size
+        Height and width.
+
+    Returns
+    -------
+    What is in them.
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(count):
+        data = rng.integers(0, 200, (bands, *size)).astype(dtype)
+        write_chip(folder / f"{i:09d}{suffix}", data, i)
+        found.append(data)
+    return found
+
+
+def write_masks(
+    folder: Path, count: int, *, values: Sequence[int] = (0, 1), size: tuple[int, int] = (16, 16)
+) -> list[np.ndarray]:
+    """Label rasters of uint8 ``values`` by chance; returned as (H, W)."""
+    rng = np.random.default_rng(count)
+    found = []
+    for i in range(count):
+        mask = rng.choice(np.array(values, np.uint8), size)
+        write_chip(folder / f"{i:09d}.tif", mask[None], i)
+        found.append(mask)
+    return found
+
+
+def write_root_files(
+    folder: Path,
+    mode: str,
+    *,
+    bands: int = 3,
+    size: tuple[int, int] = (16, 16),
+    chips: int = 0,
+    **emd: Any,
+) -> None:
+    """The three files that mark an export; ``emd`` are further keys of the model definition."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = sorted((folder / "images").glob("*")) if (folder / "images").is_dir() else []
+    lines = "".join(f"images\\{image.name} \n" for image in images)
+    (folder / "map.txt").write_text(lines or "images\\none.tif \n")
+    definition = {"MetaDataMode": mode, "ImageSpaceUsed": "MAP_SPACE", **emd}
+    (folder / "esri_model_definition.emd").write_text(json.dumps(definition))
+    accumulated = {
+        "Version": 1, "NumBands": bands, "TileSizeX": size[1], "TileSizeY": size[0],
+        "NumTiles": chips or len(images), "MetaDataMode": mode,
+    }  # fmt: skip
+    (folder / "esri_accumulated_stats.json").write_text(json.dumps(accumulated))
+
+
+def band_statistics(chips: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+    """``AllTilesStats`` of chips (C, H, W), by NumPy."""
+    values = np.stack([chip.astype(np.float64) for chip in chips])
+    axes = (0, 2, 3)
+    columns = (values.min(axes), values.max(axes), values.mean(axes), values.std(axes))
+    return [
+        {"BandName": f"b{i}", "Min": low, "Max": high, "Mean": mean, "StdDev": std}
+        for i, (low, high, mean, std) in enumerate(
+            zip(*map(np.ndarray.tolist, columns), strict=True)
+        )
+    ]
+
+
+def change_folder(root: Path, chips: int = 6, **options: Any) -> Path:
+    """``images``, ``images2`` and ``labels`` with their root files."""
+    write_chips(root / "images", chips, seed=1, **options)
+    write_chips(root / "images2", chips, seed=2, **options)
+    write_masks(root / "labels", chips, size=options.get("size", (16, 16)))
+    write_root_files(root, "Classified_Tiles", Classes=[{"Value": 1, "Name": "mine"}])
+    return root
