@@ -14,6 +14,7 @@ from geodl.core.plan import Merge
 from geodl.infer.augment import Policy
 from geodl.infer.objects import ObjectOptions
 from geodl.infer.pixels import Output, PixelOptions
+from geodl.io.extent import read_crs, read_extent
 
 _SHARED = ("padding", "batch_size", "tile_size", "test_time_augmentation")
 ARGUMENTS: dict[TaskKind, tuple[str, ...]] = {
@@ -187,51 +188,6 @@ def run_context(given: Mapping[str, Any] | None) -> RunContext:
         device=device,
         threads=_threads(values.get("parallelProcessingFactor")),
     )
-
-
-def read_extent(
-    value: Any,
-) -> tuple[tuple[float, float, float, float] | None, str | None]:
-    """``{"xmin", "ymin", "xmax", "ymax", "spatialReference": {"wkid"}}`` as bounds and CRS."""
-    if value is None:
-        return None, None
-    if not isinstance(value, Mapping):
-        raise OptionError(
-            'extent is {"xmin", "ymin", "xmax", "ymax", "spatialReference": {"wkid"}}, '
-            f"not {value!r}"
-        )
-    sides = ("xmin", "ymin", "xmax", "ymax")
-    check_known(value, (*sides, "spatialReference"), "extent")
-    missing = [side for side in sides if side not in value]
-    if missing:
-        raise OptionError(f"extent lacks {', '.join(missing)}")
-    xmin, ymin, xmax, ymax = (as_float(value[side], f"extent {side}") for side in sides)
-    if xmin >= xmax or ymin >= ymax:
-        raise OptionError(f"extent is empty: x {xmin:g}..{xmax:g}, y {ymin:g}..{ymax:g}")
-    reference = value.get("spatialReference")
-    return (xmin, ymin, xmax, ymax), read_crs(reference, "extent spatialReference")
-
-
-def read_crs(value: Any, name: str) -> str | None:
-    """WKT of a CRS given as ``{"wkid": n}``, ``{"wkt": ...}`` or anything that pyproj reads."""
-    from pyproj import CRS
-    from pyproj.exceptions import CRSError
-
-    if value is None:
-        return None
-    if isinstance(value, Mapping):
-        check_known(value, ("wkid", "latestWkid", "wkt"), name)
-        value = value.get("latestWkid") or value.get("wkid") or value.get("wkt")
-    try:
-        return str(CRS.from_user_input(value).to_wkt())
-    except CRSError:
-        pass
-    try:
-        return str(CRS.from_authority("ESRI", value).to_wkt())
-    except CRSError as error:
-        raise OptionError(
-            f'{name}={value!r} is no CRS; give {{"wkid": 32633}}, an EPSG number or WKT'
-        ) from error
 
 
 def _threads(value: Any) -> int | None:

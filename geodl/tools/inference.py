@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from geodl.base.errors import DataError, DataWarning, ModelDataError, OptionError, PlanError
+from geodl.base.errors import DataError, DataWarning, ModelDataError, OptionError
 from geodl.base.files import sha256_json
 from geodl.bundle import ModelRef, load_model, resolve_model
 from geodl.core.blocks import RasterSource
@@ -29,6 +29,7 @@ from geodl.infer.objects import ObjectBlocks, ObjectOptions
 from geodl.infer.options import RunContext, TileOptions, run_context, tile_options
 from geodl.infer.pixels import PixelBlocks, PixelOptions
 from geodl.io.crs import metres_per_unit
+from geodl.io.extent import extent_window
 from geodl.io.manifest import write_manifest
 from geodl.io.source import open_source
 from geodl.io.vector import read_features
@@ -220,18 +221,7 @@ def _device(wanted: str | None) -> str:
 def _extent(context: RunContext, source: RasterSource) -> Window | None:
     if context.extent is None:
         return None
-    bounds, grid = context.extent, source.grid
-    if context.extent_crs is not None and grid.crs is not None:
-        from rasterio.warp import transform_bounds
-
-        bounds = transform_bounds(context.extent_crs, grid.crs, *bounds, densify_pts=21)
-    window = grid.window_for_bounds(*bounds)
-    if window.empty:
-        raise PlanError(
-            f"the extent {tuple(round(b, 6) for b in bounds)} does not overlap {source.name}, "
-            f"which covers {tuple(round(b, 6) for b in grid.bounds)}"
-        )
-    return window
+    return extent_window(context.extent, context.extent_crs, source.grid, source.name)
 
 
 def _area(mask: Any, grid: GeoGrid) -> Area:
