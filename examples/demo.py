@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -285,12 +287,14 @@ def run(
 
 def report(folder: Path, figures: dict[str, Any], detector: Path, classifier: Path) -> None:
     """Where everything lies and how to look at it."""
-    packages = [next(iter(sorted(model.glob("*.dlpk")))) for model in (detector, classifier)]
+    packages = [os.path.relpath(next(model.glob("*.dlpk"))) for model in (detector, classifier)]
+    # The command of this environment, which need not be the one on the path.
+    command = os.path.relpath(Path(sys.executable).with_name("geodl"))
     print(f"finished in {figures['seconds']:.0f} s; everything lies in {folder}")
     print(f"detections   {folder / 'detections.parquet'}   (GeoParquet: drag into QGIS)")
     print(f"classes      {folder / 'classes.tif'}   (COG: drag into QGIS)")
     for package in packages:
-        print(f"model        {package}   (geodl model info {package})")
+        print(f"model        {package}   ({command} model info {package})")
     print(f"accuracy     {folder / 'figures.json'}   (JSON)")
     print(f"map          {folder / 'map.png'}   (picture: labels left, predictions right)")
     print(f"AP50 {figures['AP50']:.3f}   ({words(figures['AP50_by_class'])})")
