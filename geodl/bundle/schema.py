@@ -160,7 +160,15 @@ def read_contract(reader: EmdReader) -> ModelContract:
         cell_size=_cell_sizes(reader),
         image_space=space,
         variable_tile=reader.emd.get("SupportsVariableTileSize", True) is True,
+        pixel_scale=_pixel_scale(reader, own.get("pixel_scale", 1.0)),
     )
+
+
+def _pixel_scale(reader: EmdReader, value: Any) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 1e-3 <= value <= 1e3:
+        raise reader.fail("Geodl pixel_scale", f"is {value!r}; expected 0.001 to 1000")
+    return float(value)
 
 
 def _kind(reader: EmdReader) -> TaskKind:

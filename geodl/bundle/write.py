@@ -17,6 +17,7 @@ from typing import Any
 from geodl.base.errors import OptionError, OutputError, OutputExistsError
 from geodl.base.files import write_atomic
 from geodl.bundle.schema import SCHEMA_VERSION
+from geodl.core.contract import ModelContract
 
 # Zip entries carry a date; a fixed one gives the same package for the same model.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -29,8 +30,7 @@ def package_files(
     emd: Mapping[str, Any],
     weights: bytes,
     *,
-    dtype: str,
-    source_bands: int,
+    contract: ModelContract,
     extra: Mapping[str, bytes] | None = None,
 ) -> dict[str, bytes]:
     """The files of a package by relative name, EMD last.
@@ -43,8 +43,8 @@ def package_files(
         :func:`geodl.bundle.schema.definition` with metrics; file keys are added here.
     weights
         A safetensors file.
-    dtype, source_bands
-        Of the training rasters, which no documented key holds.
+    contract
+        Of the model: for what of it no documented key holds.
     extra
         Further files: report, pictures, optimiser.
     """
@@ -55,8 +55,9 @@ def package_files(
         "Geodl": {
             "schema": SCHEMA_VERSION,
             "version": version("geodl"),
-            "dtype": dtype,
-            "source_bands": source_bands,
+            "dtype": contract.dtype,
+            "source_bands": contract.source_bands,
+            "pixel_scale": contract.pixel_scale,
             "weights_sha256": {weights_name: hashlib.sha256(weights).hexdigest()},
         },
     }

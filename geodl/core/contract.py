@@ -141,6 +141,9 @@ class ModelContract:
         ``MAP_SPACE``, ``IMAGE_SPACE`` or ``PIXEL_SPACE``.
     variable_tile
         Whether other tile sizes than ``tile_px`` may be run.
+    pixel_scale
+        Pixels of the network per pixel of the training raster: below 1 where chips were reduced
+        with ``resize_to``. Rasters are resampled alike.
     """
 
     model_name: str
@@ -155,6 +158,7 @@ class ModelContract:
     cell_size: tuple[float, float] | None = None
     image_space: str = "MAP_SPACE"
     variable_tile: bool = True
+    pixel_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.extract_bands) != self.normalization.bands:

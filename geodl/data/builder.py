@@ -139,6 +139,7 @@ class ChipBuilder(ABC):
             count_classes=partial(count_by_class, chips, folders),
             collate_fn=request.collate_fn,
             num_workers=_workers(request),
+            pixel_scale=_pixel_scale(first.tile_size, request),
         )
 
     def _datasets(
@@ -276,6 +277,14 @@ def item_side(tile_size: tuple[int, int], request: DataRequest) -> int:
             )
         return shorter
     return min(request.chip_size, shorter)
+
+
+def _pixel_scale(tile_size: tuple[int, int], request: DataRequest) -> float:
+    """How much ``resize_to`` enlarges a chip; the mean of both axes where they differ."""
+    if request.resize_to is None:
+        return 1.0
+    height, width = request.resize_to
+    return (height / tile_size[1] + width / tile_size[0]) / 2
 
 
 def _batch_size(request: DataRequest, bands: int, side_px: int, train_chips: int) -> int:

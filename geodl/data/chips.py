@@ -52,6 +52,8 @@ class ChipData(BatchLoaders):
         ``random`` or ``block``; printed with metrics.
     image_space, cell_size
         Of the export; least and largest cell size in units of its CRS, or None.
+    pixel_scale
+        Pixels of an item per pixel of its chip: other than 1 with ``resize_to``.
     train_ds, valid_ds
         Indexable data sets of items, see :class:`geodl.data.dataset.ChipDataset`.
     """
@@ -79,6 +81,7 @@ class ChipData(BatchLoaders):
     count_classes: Callable[[], dict[int, int]] = field(repr=False)
     collate_fn: Collate = collate_chips
     num_workers: int = 0
+    pixel_scale: float = 1.0
 
     @property
     def classes(self) -> list[str]:

@@ -51,6 +51,7 @@ def contract_of_data(
         cell_size=data.cell_size,
         image_space=data.image_space,
         variable_tile=variable_tile,
+        pixel_scale=data.pixel_scale,
     )
 
 

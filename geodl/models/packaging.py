@@ -97,8 +97,7 @@ def _files(
         name,
         emd,
         write_weights(model.net),
-        dtype=contract.dtype,
-        source_bands=contract.source_bands,
+        contract=contract,
         extra=extra,
     )
 

@@ -196,8 +196,7 @@ def random_model(
         folder.name,
         definition(given, parameters),
         write_weights(net),
-        dtype=dtype,
-        source_bands=given.source_bands,
+        contract=given,
     )
     write_package(folder, files)
     return folder

@@ -127,7 +127,7 @@ def prepared(
                 f"{contract.kind}."
             )
         source = open_source(raster, crs=where.out_crs, resolution=where.cell_size, snap=where.snap)
-        source = fit_bands(source, contract)
+        source = _as_trained(fit_bands(source, contract), contract, where)
         _check_cell_size(source.grid, contract)
         options = tile_options(contract, model_arguments)
         plan = TilePlan.make(
@@ -194,11 +194,19 @@ def fit_bands(source: RasterSource, contract: ModelContract) -> RasterSource:
     return open_source(source, bands=numbers)
 
 
+def _as_trained(source: RasterSource, contract: ModelContract, context: RunContext) -> RasterSource:
+    """The source resampled as the training chips were, unless the caller set the cell size."""
+    if contract.pixel_scale == 1 or context.cell_size is not None or context.snap is not None:
+        return source
+    x, y = (side / contract.pixel_scale for side in source.grid.cell_size_xy)
+    return open_source(source, resolution=(x, y))
+
+
 def _check_cell_size(grid: GeoGrid, contract: ModelContract) -> None:
     if contract.cell_size is None or grid.crs is None:
         return
     cell = max(grid.cell_size_xy) * metres_per_unit(grid.crs)
-    least, most = contract.cell_size
+    least, most = (side / contract.pixel_scale for side in contract.cell_size)
     if not least * 0.8 <= cell <= most * 1.25:
         warnings.warn(
             f"The raster's cells measure {cell:.3g} m, those of the model's training data "

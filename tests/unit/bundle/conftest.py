@@ -71,9 +71,7 @@ class Package:
             torch.manual_seed(0)
             self.net = PointNet(2, 3, 4).eval()
         emd = {**definition(CONTRACT, {"width": 4}), "accuracy": "9.5000e-01", "mIoU": 0.5}
-        self.files = package_files(
-            "points", emd, write_weights(self.net), dtype="int16", source_bands=4
-        )
+        self.files = package_files("points", emd, write_weights(self.net), contract=CONTRACT)
 
     @property
     def emd(self):

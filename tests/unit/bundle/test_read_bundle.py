@@ -231,3 +231,12 @@ def test_any_value_of_any_key_is_read_or_refused(package, data, value):
     package.files["points.emd"] = sound
     with contextlib.suppress(BundleError):
         instantiate(read_bundle(folder))
+
+
+def test_the_scale_of_the_pixels_travels_with_the_model(package):
+    assert read_bundle(package.folder()).contract.pixel_scale == 1.0
+    package.change(Geodl={**package.emd["Geodl"], "pixel_scale": 0.5})
+    assert read_bundle(package.folder()).contract.pixel_scale == 0.5
+    package.change(Geodl={**package.emd["Geodl"], "pixel_scale": 0})
+    with pytest.raises(BundleError, match="pixel_scale"):
+        read_bundle(package.folder())

@@ -386,3 +386,15 @@ def test_what_does_not_fit_is_refused_before_the_first_block(
     with pytest.raises(error, match=word):
         go(raster, object_model if "model" in change else pixel_model, path, **more)
     assert not list(tmp_path.glob("map*"))
+
+
+def test_a_raster_is_resampled_as_the_training_chips_were(
+    write_raster: Any, tmp_path: Path
+) -> None:
+    model = tiny_model(tmp_path / "half", "pixels", pixel_scale=0.5, cell_size=(0.5, 0.5))
+    raster = write_raster(picture(128, 96))
+    found = go(raster, model, tmp_path / "map.tif")
+    assert found.shape == (1, 64, 48)
+    assert found.rio.resolution() == (1.0, -1.0)
+    chosen = go(raster, model, tmp_path / "own.tif", context={"cellSize": 1.25})
+    assert chosen.rio.resolution() == (1.25, -1.25)
