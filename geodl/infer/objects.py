@@ -19,11 +19,10 @@ from geodl.core.grid import Window
 from geodl.core.plan import BlockSpec, TilePlan
 from geodl.infer.area import Area
 from geodl.infer.augment import symmetries, turn, turn_boxes_back
+from geodl.infer.ownership import centres, owned
 from geodl.infer.tiles import TileRunner, clean_block, cut_tile
 from geodl.ops.nms import suppress
 
-# A box that comes so near to a tile's edge is taken for one that the edge cuts.
-_EDGE_PX = 2.0
 _COLUMNS = 6
 
 
@@ -196,16 +195,9 @@ class ObjectBlocks:
         self, found: Detections, window: Window, spec: BlockSpec, valid: np.ndarray
     ) -> Found:
         """What one tile found that belongs to it, in pixels of the raster."""
-        found = found.shift(window.row, window.col)
-        raster = self.plan.grid.window
-        cut = _touches(found.boxes, window, raster)
-        limit = np.array([raster.width, raster.height] * 2, np.float64)
-        found = Detections(np.clip(found.boxes, 0, limit), found.scores, found.labels)
         core = window.pad(-self.plan.padding_px).intersect(spec.core)
-        own = _centres_in(found.boxes, core)
-        own &= (found.boxes[:, 2] > found.boxes[:, 0]) & (found.boxes[:, 3] > found.boxes[:, 1])
-        found, cut = found.take(own), cut[own]
-        col, row = _centres(found.boxes)
+        found, cut = owned(found, window, core, self.plan.grid.window)
+        col, row = centres(found.boxes)
         alive = valid[row.astype(int) - spec.core.row, col.astype(int) - spec.core.col]
         found, cut = found.take(alive), cut[alive]
         if not self.options.exclude_pad_detections:
@@ -216,29 +208,3 @@ class ObjectBlocks:
 def _resized(x: Tensor, scale: float) -> Tensor:
     size = [max(1, round(side * scale)) for side in x.shape[-2:]]
     return interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
-
-
-def _centres(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
-
-
-def _centres_in(boxes: np.ndarray, window: Window) -> np.ndarray:
-    """bool (N,): the centre lies in ``window``, its left and upper edges included."""
-    col, row = _centres(boxes)
-    inside: np.ndarray = (row >= window.row) & (row < window.row_stop)
-    return inside & (col >= window.col) & (col < window.col_stop)
-
-
-def _touches(boxes: np.ndarray, tile: Window, raster: Window) -> np.ndarray:
-    """bool (N,): an edge of the tile that is no edge of the raster cuts the box."""
-    x0, y0, x1, y1 = boxes.T
-    touched: np.ndarray = np.zeros(len(boxes), bool)
-    if tile.col > raster.col:
-        touched |= x0 <= tile.col + _EDGE_PX
-    if tile.row > raster.row:
-        touched |= y0 <= tile.row + _EDGE_PX
-    if tile.col_stop < raster.col_stop:
-        touched |= x1 >= tile.col_stop - _EDGE_PX
-    if tile.row_stop < raster.row_stop:
-        touched |= y1 >= tile.row_stop - _EDGE_PX
-    return touched

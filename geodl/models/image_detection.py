@@ -19,13 +19,11 @@ from geodl.core.grid import GeoGrid, Window
 from geodl.core.plan import TilePlan
 from geodl.data.dataset import resize_image
 from geodl.formats.images import read_image
+from geodl.infer.ownership import owned
 from geodl.infer.tiles import TileRunner, clean_block, cut_tile
 from geodl.ops.nms import suppress_detections
 from geodl.tasks.objects import ObjectTask
 from geodl.train.device import net_device
-
-# A box that comes so near to a tile's edge is taken for one that the edge cuts.
-_EDGE_PX = 2.0
 
 
 def read_picture(path: str | os.PathLike[str], contract: ModelContract) -> RasterBlock:
@@ -97,14 +95,11 @@ class ImageDetector:
             batch=batch,
             device=str(net_device(self.net)),
         )
-        parts = [
-            _owned(found, window, core, grid.window)
-            for (window, core), found in runner.run(_tiles(plan, picture), self._call)
-        ]
-        found = Detections.concatenate(parts)
-        limit = np.array([width, height] * 2, np.float64)
-        inside = Detections(found.boxes.clip(0, limit), found.scores, found.labels)
-        return suppress_detections(inside, self.nms_overlap)
+        parts = []
+        for (window, core), found in runner.run(_tiles(plan, picture), self._call):
+            mine, cut = owned(found, window, core, grid.window)
+            parts.append(mine.take(~cut))
+        return suppress_detections(Detections.concatenate(parts), self.nms_overlap)
 
     def whole(self, picture: RasterBlock, size_yx: tuple[int, int]) -> Detections:
         """Objects in an image that is resized to one tile; in pixels of the image as it was."""
@@ -131,16 +126,3 @@ def _tiles(
                 window = plan.tile_window(i, j)
                 pixels, _ = cut_tile(picture, plan.grid.window, window)
                 yield (window, plan.tile_core(i, j)), pixels
-
-
-def _owned(found: Detections, tile: Window, core: Window, image: Window) -> Detections:
-    """Those in image pixels whose centre lies in ``core``, less those cut by an inner edge."""
-    found = found.shift(tile.row, tile.col)
-    x0, y0, x1, y1 = found.boxes.T
-    col, row = (x0 + x1) / 2, (y0 + y1) / 2
-    keep = (col >= core.col) & (col < core.col_stop) & (row >= core.row) & (row < core.row_stop)
-    keep &= (x0 > tile.col + _EDGE_PX) | (tile.col <= image.col)
-    keep &= (y0 > tile.row + _EDGE_PX) | (tile.row <= image.row)
-    keep &= (x1 < tile.col_stop - _EDGE_PX) | (tile.col_stop >= image.col_stop)
-    keep &= (y1 < tile.row_stop - _EDGE_PX) | (tile.row_stop >= image.row_stop)
-    return found.take(keep)
