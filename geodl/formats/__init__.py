@@ -4,12 +4,13 @@ from geodl.formats.base import (
     BandSummary,
     BoxLabels,
     ChipFolder,
-    ChipFormat,
     ChipImage,
     ChipRef,
     MaskLabels,
 )
+from geodl.formats.chip_format import ChipFormat
 from geodl.formats.folder import count_labels, open_export
+from geodl.formats.label_types import InstanceLabels, NoLabel, PanopticLabels, TileLabels
 from geodl.formats.registry import FORMATS
 
 __all__ = [
@@ -20,7 +21,11 @@ __all__ = [
     "ChipFormat",
     "ChipImage",
     "ChipRef",
+    "InstanceLabels",
     "MaskLabels",
+    "NoLabel",
+    "PanopticLabels",
+    "TileLabels",
     "count_labels",
     "open_export",
 ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from geodl.base.errors import FormatError, OptionError
 from geodl.base.options import as_float, as_int
-from geodl.formats.base import ESRI_STATS, ChipFolder
+from geodl.formats.base import ESRI_STATS, ChipFolder, counts_pixels
 from geodl.formats.counts import ClassCount, ExportCounts
 from geodl.ops.statistics import BandState, Summary
 
@@ -31,7 +31,7 @@ def counts_of_export(folder: ChipFolder, stats: Mapping[str, Any]) -> ExportCoun
     """
     where = folder.path / ESRI_STATS
     chips = _whole(stats.get("NumTiles", stats.get("NumTilesAsDouble")), "NumTiles", where)
-    objects = folder.kind == "objects"
+    objects = not counts_pixels(folder.kind)
     name = "FeatureStats" if objects else "ClassPixelStats"
     group = stats.get(name)
     if not isinstance(group, dict):
@@ -54,7 +54,13 @@ def counts_of_export(folder: ChipFolder, stats: Mapping[str, Any]) -> ExportCoun
         for value, image, total, size in zip(values, images, totals, sizes, strict=True)
     }
     per_image = _summary(group.get(keys[2]), keys[2], where)
-    return ExportCounts(chips, _bands(folder, stats, chips, where), classes, per_image)
+    return ExportCounts(
+        chips,
+        _bands(folder, stats, chips, where),
+        classes,
+        per_image,
+        _states(stats.get("BandStatsState2") or (), where),
+    )
 
 
 def _bands(
@@ -63,18 +69,7 @@ def _bands(
     """The running statistics of each band; older exports state mean and deviation only."""
     listed = stats.get("BandStatsState")
     if isinstance(listed, list) and len(listed) == folder.bands:
-        keys = ("Num", "Min", "Max", "M1", "M2")
-        found = []
-        for entry in listed:
-            if not isinstance(entry, dict):
-                raise FormatError(f"{where}: an entry of BandStatsState is no JSON object.")
-            count = _whole(entry.get("Num"), "Num", where)
-            found.append(
-                BandState.from_moments(
-                    count, *(_number(entry.get(key), key, where) for key in keys[1:])
-                )
-            )
-        return tuple(found)
+        return _states(listed, where)
     if folder.stats is None:
         raise FormatError(
             f"{where} holds no BandStatsState, and the EMD no AllTilesStats; the statistics of the "
@@ -85,6 +80,17 @@ def _bands(
         BandState.from_moments(pixels, s.minimum, s.maximum, s.mean, s.std**2 * pixels)
         for s in folder.stats
     )
+
+
+def _states(listed: Iterable[Any], where: Path) -> tuple[BandState, ...]:
+    found = []
+    for entry in listed:
+        if not isinstance(entry, dict):
+            raise FormatError(f"{where}: an entry of BandStatsState is no JSON object.")
+        count = _whole(entry.get("Num"), "Num", where)
+        moments = (_number(entry.get(key), key, where) for key in ("Min", "Max", "M1", "M2"))
+        found.append(BandState.from_moments(count, *moments))
+    return tuple(found)
 
 
 def _class_value(entry: Any, where: Path) -> int:

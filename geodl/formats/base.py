@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import shapely
@@ -15,9 +13,12 @@ import shapely
 from geodl.base.errors import DataError, FormatError
 from geodl.core.classes import ClassTable
 from geodl.core.grid import GeoGrid, Window
-from geodl.ops.labels import burn, parts_inside, share_inside, value_counts
+from geodl.ops.labels import burn, parts_inside, share_inside
 
-LabelKind = Literal["objects", "pixels"]
+if TYPE_CHECKING:
+    from geodl.formats.chip_format import ChipFormat
+
+LabelKind = Literal["objects", "pixels", "instances", "tiles", "panoptic", "images"]
 
 ESRI_EMD = "esri_model_definition.emd"
 ESRI_STATS = "esri_accumulated_stats.json"
@@ -90,6 +91,11 @@ class BandSummary:
     maximum: float
     mean: float
     std: float
+
+
+def counts_pixels(kind: LabelKind) -> bool:
+    """Whether statistics of such labels count pixels rather than objects or chips."""
+    return kind in ("pixels", "panoptic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,21 +175,22 @@ class ChipFolder:
                 "labels with count_labels(folder)."
             )
         counts = [self.class_counts.get(value, 0) for value in self.classes.values]
-        if self.kind == "pixels":
+        by_pixel = counts_pixels(self.kind)
+        if by_pixel:
             width, height = self.tile_size
             counts.insert(0, max(0, width * height * len(self.chips) - sum(counts)))
         number = np.array(counts, np.float64)
         found = number > 0
         weights = np.ones(len(number))
         weights[found] = number[found].sum() / (found.sum() * number[found])
-        return weights if self.kind == "pixels" else np.concatenate([[1.0], weights])
+        return weights if by_pixel else np.concatenate([[1.0], weights])
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChipContent:
     """What lies on the ground of one chip, before a format makes its label of it.
 
-    Either features or a class raster.
+    Either features or a class raster, or neither.
 
     Parameters
     ----------
@@ -197,6 +204,12 @@ class ChipContent:
         int (H, W) on the chip's pixels, 0 background.
     least_share
         Features of which the chip holds a smaller share are left out, 0..1.
+    own_value
+        Class of the feature that the chip was cut for, where chips are cut for features.
+    instances
+        Objects for panoptic labels.
+    numbered
+        Whether ``class_mask`` holds numbers of objects, all of class 1, rather than classes.
     """
 
     window: Window
@@ -204,6 +217,9 @@ class ChipContent:
     values: np.ndarray | None = None
     class_mask: np.ndarray | None = None
     least_share: float = 0.0
+    own_value: int | None = None
+    instances: ChipContent | None = None
+    numbered: bool = False
 
     @cached_property
     def parts(self) -> tuple[np.ndarray, np.ndarray]:
@@ -247,83 +263,6 @@ class ChipFrame:
     image: str
     bands: int
     grid: GeoGrid
-
-
-class ChipFormat(ABC):
-    """One metadata format: how labels are made, written, counted and read.
-
-    A new format is one file with a subclass and one row in ``geodl.formats.registry``. Instances
-    hold no state.
-    """
-
-    name: ClassVar[str]
-    """The ``MetaDataMode`` of its exports."""
-    kind: ClassVar[LabelKind]
-    label_suffixes: ClassVar[tuple[str, ...]]
-    """Suffixes of label files, lower case; the first is the one that is written."""
-
-    # -- writing ------------------------------------------------------------------------------
-
-    @abstractmethod
-    def label_of(self, content: ChipContent) -> Any:
-        """The chip's label, of the kind that :meth:`read_label` returns."""
-
-    @abstractmethod
-    def is_labelled(self, label: Any) -> bool:
-        """Whether the label says anything, so that the chip is worth keeping."""
-
-    @abstractmethod
-    def write_label(self, frame: ChipFrame, label: Any, classes: ClassTable) -> None:
-        """Write the files of :meth:`label_paths`, each whole or not at all."""
-
-    def label_paths(self, stem: str) -> tuple[PurePosixPath, ...]:
-        """Label files of a chip, relative to the export."""
-        return (PurePosixPath("labels") / f"{stem}{self.label_suffixes[0]}",)
-
-    # -- reading ------------------------------------------------------------------------------
-
-    def read_chip(self, ref: ChipRef, folder: ChipFolder | None = None) -> ChipImage:
-        """Read a chip's image; with ``folder``, hold it to the export's bands and size.
-
-        Raises
-        ------
-        FormatError
-            The image is missing, unreadable, or not as the export says; names the file.
-        """
-        from geodl.formats.images import read_image
-
-        chip = read_image(ref.image)
-        if folder is not None:
-            check_shape(ref.image, chip.data.shape, folder)
-        return chip
-
-    @abstractmethod
-    def read_label(self, ref: ChipRef, folder: ChipFolder) -> Any:
-        """Read a chip's label; an empty one where the chip has no label file.
-
-        Raises
-        ------
-        FormatError
-            A label that breaks the format; names the file.
-        """
-
-    def classes_of(self, chips: Sequence[ChipRef], path: Path) -> ClassTable:
-        """The classes of a folder without Esri's files, found in its labels.
-
-        Raises
-        ------
-        FormatError
-            The format cannot tell.
-        """
-        raise FormatError(
-            f"{path} has no {ESRI_EMD}, and labels of {self.name} do not name their classes; "
-            "export the chips with their metadata files."
-        )
-
-    def count(self, label: Any) -> dict[int, int]:
-        """Objects or pixels per class value of one label, background left out."""
-        found, numbers = value_counts(label.values[label.values != 0])
-        return dict(zip(found.tolist(), numbers.tolist(), strict=True))
 
 
 def check_shape(path: Path, shape: tuple[int, ...], folder: ChipFolder) -> None:

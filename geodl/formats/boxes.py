@@ -11,12 +11,8 @@ import numpy as np
 
 from geodl.base.errors import FormatError
 from geodl.core.classes import ClassTable
-from geodl.formats.base import (
-    BoxLabels,
-    ChipContent,
-    ChipFormat,
-    LabelKind,
-)
+from geodl.formats.base import BoxLabels, ChipContent, LabelKind
+from geodl.formats.chip_format import ChipFormat
 from geodl.ops.labels import boxes_of, boxes_of_regions
 
 # Boxes are written with two decimals.
@@ -37,9 +33,6 @@ class BoxFormat(ChipFormat):
         parts, values = content.parts
         boxes, kept = boxes_of(parts)
         return BoxLabels(boxes[kept], values[kept])
-
-    def is_labelled(self, label: BoxLabels) -> bool:
-        return len(label) > 0
 
 
 def no_boxes() -> BoxLabels:

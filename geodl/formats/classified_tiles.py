@@ -9,15 +9,16 @@ import numpy as np
 
 from geodl.base.errors import FormatError
 from geodl.core.classes import ClassTable
+from geodl.core.grid import GeoGrid
 from geodl.formats.base import (
     ChipContent,
     ChipFolder,
-    ChipFormat,
     ChipFrame,
     ChipRef,
     LabelKind,
     MaskLabels,
 )
+from geodl.formats.chip_format import ChipFormat
 from geodl.formats.images import chip_size, encode, open_image, place
 from geodl.ops.labels import value_counts
 
@@ -28,6 +29,7 @@ class ClassifiedTiles(ChipFormat):
     name = "Classified_Tiles"
     kind: ClassVar[LabelKind] = "pixels"
     label_suffixes = (".tif", ".tiff", ".png", ".mrf")
+    second_raster = True
 
     def label_of(self, content: ChipContent) -> MaskLabels:
         return MaskLabels(content.mask())
@@ -36,11 +38,9 @@ class ClassifiedTiles(ChipFormat):
         return bool(label.values.any())
 
     def write_label(self, frame: ChipFrame, label: MaskLabels, classes: ClassTable) -> None:
-        dtype, _ = classes.raster_dtype()
-        content = encode(
-            label.values.astype(dtype)[None], "TIFF", frame.grid, compress="DEFLATE", predictor=1
+        write_classes(
+            frame.folder / self.label_paths(frame.stem)[0], label.values, classes, frame.grid
         )
-        place(frame.folder / self.label_paths(frame.stem)[0], content)
 
     def read_label(self, ref: ChipRef, folder: ChipFolder) -> MaskLabels:
         """Read the class value of each pixel; the label's own nodata value becomes 0.
@@ -53,21 +53,45 @@ class ClassifiedTiles(ChipFormat):
         """
         if not ref.labels:
             return MaskLabels(np.zeros(folder.tile_size[::-1], np.int64))
-        path = ref.labels[0]
-        values = _read_mask(path)
-        width, height = chip_size(ref, folder)
-        if values.shape != (height, width):
-            raise FormatError(
-                f"{path} has {values.shape[1]} x {values.shape[0]} pixels and its image "
-                f"{ref.image.name} {width} x {height}; a label has the size of its image."
-            )
-        unknown = sorted(set(value_counts(values)[0].tolist()) - {0, *folder.classes.values})
-        if unknown:
-            raise FormatError(
-                f"{path} holds the values {unknown[:5]}, which are no classes of the export "
-                f"(0, {', '.join(map(str, folder.classes.values))})."
-            )
-        return MaskLabels(values)
+        return MaskLabels(read_classes(ref.labels[0], ref, folder))
+
+
+def write_classes(path: Path, values: np.ndarray, classes: ClassTable, grid: GeoGrid) -> None:
+    """Write class values (H, W) as a TIFF of the smallest dtype that holds the classes."""
+    dtype, _ = classes.raster_dtype()
+    place(path, encode(values.astype(dtype)[None], "TIFF", grid, compress="DEFLATE", predictor=1))
+
+
+def read_classes(path: Path, ref: ChipRef, folder: ChipFolder) -> np.ndarray:
+    """int (H, W) class values of a chip, nodata as 0.
+
+    Raises
+    ------
+    FormatError
+        Not one band of whole numbers, another size than the image, or a value that is no class;
+        names the file.
+    """
+    values = _read_mask(path)
+    check_label_size(path, values.shape, ref, folder)
+    unknown = sorted(set(value_counts(values)[0].tolist()) - {0, *folder.classes.values})
+    if unknown:
+        raise FormatError(
+            f"{path} holds the values {unknown[:5]}, which are no classes of the export "
+            f"(0, {', '.join(map(str, folder.classes.values))})."
+        )
+    return values
+
+
+def check_label_size(
+    path: Path, shape_yx: tuple[int, ...], ref: ChipRef, folder: ChipFolder
+) -> None:
+    """Hold a label raster to the size of its image. Raises FormatError."""
+    width, height = chip_size(ref, folder)
+    if tuple(shape_yx) != (height, width):
+        raise FormatError(
+            f"{path} has {shape_yx[1]} x {shape_yx[0]} pixels and its image {ref.image.name} "
+            f"{width} x {height}; a label has the size of its image."
+        )
 
 
 def _read_mask(path: Path) -> np.ndarray:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from geodl.formats.base import BandSummary, BoxLabels, LabelKind, MaskLabels
+from geodl.formats.base import BandSummary, BoxLabels, LabelKind, MaskLabels, counts_pixels
+from geodl.formats.label_types import InstanceLabels, PanopticLabels
 from geodl.ops.labels import value_counts
 from geodl.ops.statistics import BandState, Summary, band_state
 
@@ -61,41 +62,32 @@ class ExportCounts:
         By class value, background left out.
     per_image
         Objects per chip, or classes per chip.
+    bands2
+        Of the second raster; empty without one.
     """
 
     chips: int = 0
     bands: tuple[BandState, ...] = ()
     classes: Mapping[int, ClassCount] = field(default_factory=dict)
     per_image: Summary = field(default_factory=Summary)
+    bands2: tuple[BandState, ...] = ()
 
     def __add__(self, other: ExportCounts) -> ExportCounts:
-        if self.bands and other.bands:
-            bands = tuple(a + b for a, b in zip(self.bands, other.bands, strict=True))
-        else:
-            bands = self.bands or other.bands
         none = ClassCount()
         return ExportCounts(
             self.chips + other.chips,
-            bands,
+            _merged(self.bands, other.bands),
             {
                 value: self.classes.get(value, none) + other.classes.get(value, none)
                 for value in sorted({*self.classes, *other.classes})
             },
             self.per_image + other.per_image,
+            _merged(self.bands2, other.bands2),
         )
 
     def totals(self) -> dict[int, int]:
         """Objects or pixels per class value."""
         return {value: count.total for value, count in self.classes.items()}
-
-    def summaries(self) -> tuple[BandSummary, ...]:
-        """Extremes, mean and standard deviation of each band; 0 where no pixel is finite."""
-        return tuple(
-            BandSummary(b.minimum, b.maximum, b.mean, b.std)
-            if b.count
-            else BandSummary(0.0, 0.0, 0.0, 0.0)
-            for b in self.bands
-        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -103,6 +95,7 @@ class ExportCounts:
             "bands": [band.to_json() for band in self.bands],
             "classes": [[value, count.to_json()] for value, count in self.classes.items()],
             "per_image": self.per_image.to_json(),
+            "bands2": [band.to_json() for band in self.bands2],
         }
 
     @classmethod
@@ -112,10 +105,32 @@ class ExportCounts:
             tuple(BandState.from_json(band) for band in value["bands"]),
             {number: ClassCount.from_json(count) for number, count in value["classes"]},
             Summary.from_json(value["per_image"]),
+            tuple(BandState.from_json(band) for band in value["bands2"]),
         )
 
 
-def count_chip(data: np.ndarray | None, label: Any, cell_area: float = 1.0) -> ExportCounts:
+def _merged(ours: tuple[BandState, ...], theirs: tuple[BandState, ...]) -> tuple[BandState, ...]:
+    if ours and theirs:
+        return tuple(a + b for a, b in zip(ours, theirs, strict=True))
+    return ours or theirs
+
+
+def summaries(bands: Iterable[BandState]) -> tuple[BandSummary, ...]:
+    """Extremes, mean and standard deviation of each band; 0 where no pixel is finite."""
+    return tuple(
+        BandSummary(b.minimum, b.maximum, b.mean, b.std)
+        if b.count
+        else BandSummary(0.0, 0.0, 0.0, 0.0)
+        for b in bands
+    )
+
+
+def count_chip(
+    data: np.ndarray | None,
+    label: Any,
+    cell_area: float = 1.0,
+    second: np.ndarray | None = None,
+) -> ExportCounts:
     """Counts of one chip.
 
     Parameters
@@ -123,20 +138,31 @@ def count_chip(data: np.ndarray | None, label: Any, cell_area: float = 1.0) -> E
     data
         (C, H, W) of the image; None counts the label only.
     label
-        ``BoxLabels`` or ``MaskLabels``.
+        As a chip format makes it.
     cell_area
         Of one pixel in squared map units.
+    second
+        (C2, H2, W2) of the second raster's chip, where there is one.
     """
     bands = () if data is None else tuple(band_state(band) for band in data)
+    bands2 = () if second is None else tuple(band_state(band) for band in second)
+    if isinstance(label, MaskLabels | PanopticLabels):
+        classes = _count_pixels(label)
+        return ExportCounts(1, bands, classes, Summary.of([len(classes)]), bands2)
+    areas = _areas_px(label, 0 if data is None else data[0].size) * cell_area
+    return ExportCounts(1, bands, _count_objects(label, areas), Summary.of([len(label)]), bands2)
+
+
+def _areas_px(label: Any, chip_px: int) -> np.ndarray:
+    """float64 (N,): size of each object in pixels; a class of the whole chip has all of them."""
     if isinstance(label, BoxLabels):
-        return ExportCounts(1, bands, _count_boxes(label, cell_area), Summary.of([len(label)]))
-    classes = _count_pixels(label)
-    return ExportCounts(1, bands, classes, Summary.of([len(classes)]))
+        return (label.boxes[:, 2:] - label.boxes[:, :2]).prod(axis=1)
+    if isinstance(label, InstanceLabels):
+        return label.masks.sum(axis=(1, 2), dtype=np.float64)
+    return np.full(len(label), float(chip_px))
 
 
-def _count_boxes(label: BoxLabels, cell_area: float) -> dict[int, ClassCount]:
-    sides = label.boxes[:, 2:] - label.boxes[:, :2]
-    areas = sides.prod(axis=1) * cell_area
+def _count_objects(label: Any, areas: np.ndarray) -> dict[int, ClassCount]:
     return {
         int(value): ClassCount(1, int(mine.sum()), Summary.of(areas[mine]))
         for value in np.unique(label.values)
@@ -144,7 +170,7 @@ def _count_boxes(label: BoxLabels, cell_area: float) -> dict[int, ClassCount]:
     }
 
 
-def _count_pixels(label: MaskLabels) -> dict[int, ClassCount]:
+def _count_pixels(label: MaskLabels | PanopticLabels) -> dict[int, ClassCount]:
     found, numbers = value_counts(label.values)
     return {
         int(value): ClassCount(1, int(number), Summary.of([number]))
@@ -161,4 +187,4 @@ def padded(sizes: Summary, chips: int) -> Summary:
 
 
 def unit_of(kind: LabelKind) -> str:
-    return "features" if kind == "objects" else "pixels"
+    return "pixels" if counts_pixels(kind) else "features"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from pyproj import CRS
 
 from geodl.core.classes import ClassTable
-from geodl.formats.base import ChipFormat
-from geodl.formats.counts import ClassCount, ExportCounts, padded, unit_of
-from geodl.ops.statistics import Summary
+from geodl.formats.base import counts_pixels
+from geodl.formats.chip_format import ChipFormat
+from geodl.formats.counts import ClassCount, ExportCounts, padded, summaries, unit_of
+from geodl.ops.statistics import BandState, Summary
 
 _WEB_MERCATOR = (102100, 3857)
 
@@ -31,6 +32,10 @@ class ExportFacts:
         Smallest and largest cell size, (x, y) each, in units of ``crs``.
     crs
         WKT, or None.
+    band_names2
+        Of the second raster; empty without one.
+    extra
+        Further keys of the EMD.
     """
 
     chip_format: ChipFormat
@@ -40,6 +45,8 @@ class ExportFacts:
     cell_size: tuple[tuple[float, float], tuple[float, float]]
     crs: str | None
     image_space: str = "MAP_SPACE"
+    band_names2: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def number(value: float) -> int | float:
@@ -51,7 +58,7 @@ def data_emd(facts: ExportFacts, counts: ExportCounts) -> dict[str, Any]:
     """The template EMD of an export, with the keys that newer releases write."""
     width, height = facts.tile_size
     smallest, largest = (_cell_size(size, facts.crs) for size in facts.cell_size)
-    return {
+    emd: dict[str, Any] = {
         "Framework": "e.g. PyTorch",
         "ModelConfiguration": "e.g. the file name of a model configuration",
         "ModelType": "e.g. ObjectDetection or ImageClassification",
@@ -69,17 +76,24 @@ def data_emd(facts: ExportFacts, counts: ExportCounts) -> dict[str, Any]:
             "SensorName": "",
             "BandNames": list(facts.band_names),
         },
-        "AllTilesStats": [
-            {
-                "BandName": name,
-                "Min": number(band.minimum),
-                "Max": number(band.maximum),
-                "Mean": band.mean,
-                "StdDev": band.std,
-            }
-            for name, band in zip(facts.band_names, counts.summaries(), strict=True)
-        ],
+        "AllTilesStats": _tile_stats(facts.band_names, counts.bands),
     }
+    if counts.bands2:
+        emd["AllTilesStats2"] = _tile_stats(facts.band_names2, counts.bands2)
+    return emd | dict(facts.extra)
+
+
+def _tile_stats(names: Sequence[str], bands: Sequence[BandState]) -> list[dict[str, Any]]:
+    return [
+        {
+            "BandName": name,
+            "Min": number(band.minimum),
+            "Max": number(band.maximum),
+            "Mean": band.mean,
+            "StdDev": band.std,
+        }
+        for name, band in zip(names, summaries(bands), strict=True)
+    ]
 
 
 def _cell_size(size: tuple[float, float], crs: str | None) -> dict[str, Any]:
@@ -96,9 +110,9 @@ def _cell_size(size: tuple[float, float], crs: str | None) -> dict[str, Any]:
 def accumulated_stats(facts: ExportFacts, counts: ExportCounts) -> dict[str, Any]:
     """``esri_accumulated_stats.json``; all counts are whole numbers of any size."""
     width, height = facts.tile_size
-    objects = facts.chip_format.kind == "objects"
+    objects = not counts_pixels(facts.chip_format.kind)
     stats = _feature_stats if objects else _pixel_stats
-    return {
+    found: dict[str, Any] = {
         "Version": 1,
         "NumBands": len(counts.bands),
         "TileSizeX": width,
@@ -109,19 +123,26 @@ def accumulated_stats(facts: ExportFacts, counts: ExportCounts) -> dict[str, Any
         "MetaDataMode": facts.chip_format.name,
         "Classes": [{"ClassValue": e.value, "ClassName": e.name} for e in facts.classes],
         "FeatureStats" if objects else "ClassPixelStats": stats(facts.classes, counts),
-        "BandStatsState": [
-            {
-                "Min": number(band.minimum),
-                "Max": number(band.maximum),
-                "M1": band.mean,
-                "M2": band.squared_deviations,
-                "Num": band.count,
-            }
-            if band.count
-            else {"Min": 0, "Max": 0, "M1": 0.0, "M2": 0.0, "Num": 0}
-            for band in counts.bands
-        ],
+        "BandStatsState": _band_states(counts.bands),
     }
+    if counts.bands2:
+        found["BandStatsState2"] = _band_states(counts.bands2)
+    return found
+
+
+def _band_states(bands: Sequence[BandState]) -> list[dict[str, Any]]:
+    return [
+        {
+            "Min": number(band.minimum),
+            "Max": number(band.maximum),
+            "M1": band.mean,
+            "M2": band.squared_deviations,
+            "Num": band.count,
+        }
+        if band.count
+        else {"Min": 0, "Max": 0, "M1": 0.0, "M2": 0.0, "Num": 0}
+        for band in bands
+    ]
 
 
 def _of_classes(classes: ClassTable, counts: ExportCounts) -> list[ClassCount]:
@@ -168,7 +189,7 @@ def _pixel_stats(classes: ClassTable, counts: ExportCounts) -> dict[str, Any]:
 def stats_text(facts: ExportFacts, counts: ExportCounts) -> str:
     """``stats.txt``, for people."""
     width, height = facts.tile_size
-    objects = facts.chip_format.kind == "objects"
+    objects = not counts_pixels(facts.chip_format.kind)
     unit = unit_of(facts.chip_format.kind)
     lines = [f"images = {counts.chips} *{len(counts.bands)}*{width}*{height}"]
     if objects:
@@ -190,11 +211,14 @@ def stats_text(facts: ExportFacts, counts: ExportCounts) -> str:
     return "\n".join(lines) + "\n"
 
 
-def map_line(image: str, labels: Sequence[PurePosixPath]) -> str:
+def map_line(paths: Iterable[PurePosixPath | str]) -> str:
     """One chip in ``map.txt``: backslashes, two blanks between, one at the end."""
-    tokens = [f"images\\{image}", *(str(label).replace("/", "\\") for label in labels)]
-    return "  ".join(tokens) + " \n"
+    return "  ".join(str(path).replace("/", "\\") for path in paths) + " \n"
 
 
 def map_text(chip_format: ChipFormat, stems: Iterable[str], suffix: str) -> str:
-    return "".join(map_line(f"{s}{suffix}", chip_format.label_paths(s)) for s in stems)
+    """Lines of chips whose names do not depend on their labels."""
+    return "".join(
+        map_line([chip_format.image_path(f"{s}{suffix}"), *chip_format.label_paths(s)])
+        for s in stems
+    )

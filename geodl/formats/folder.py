@@ -19,10 +19,11 @@ from geodl.formats.base import (
     ESRI_STATS,
     BandSummary,
     ChipFolder,
-    ChipFormat,
     LabelKind,
     check_shape,
+    counts_pixels,
 )
+from geodl.formats.chip_format import ChipFormat
 from geodl.formats.images import open_image
 from geodl.formats.listing import chips_of
 from geodl.formats.registry import FORMATS
@@ -239,7 +240,7 @@ def _band_stats(
 def _class_counts(path: Path, stats: Mapping[str, Any], kind: LabelKind) -> dict[int, int] | None:
     """Counts by class value; None where they are missing or negative (an old 32-bit overflow)."""
     block, key = ("FeatureStats", "NumFeaturesPerClass")
-    if kind == "pixels":
+    if counts_pixels(kind):
         block, key = ("ClassPixelStats", "NumPixelsPerClass")
     group, classes = stats.get(block), stats.get("Classes")
     counts = group.get(key) if isinstance(group, dict) else None

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from geodl.base.errors import FormatError
-from geodl.formats.base import ESRI_MAP, ChipFormat, ChipRef
+from geodl.formats.base import ESRI_MAP, ChipRef
 from geodl.formats.images import IMAGE_SUFFIXES
 
+if TYPE_CHECKING:
+    from geodl.formats.chip_format import ChipFormat
 
-class _Names:
+
+class FileTree:
     """Files of a folder tree by lower-case name; each directory is listed once."""
 
     def __init__(self, root: Path) -> None:
@@ -30,6 +34,11 @@ class _Names:
             except OSError as error:
                 raise FormatError(f"{folder} cannot be listed ({error.strerror}).") from error
         return self._listed[folder]
+
+    def folders(self, folder: Path) -> list[Path]:
+        """Sub-folders by name, hidden ones left out."""
+        names = sorted(name for name in self.of(folder).values() if not name.startswith("."))
+        return [folder / name for name in names if (folder / name).is_dir()]
 
     def find(self, parts: list[str]) -> Path | None:
         """The file below the root with these names, in any case; None if there is none."""
@@ -60,22 +69,43 @@ def chips_of(path: Path, roots: Path, chip_format: ChipFormat) -> tuple[ChipRef,
         No chip at all, an image of ``map.txt`` that is missing, a path that leaves the folder, or
         a chip named twice; names the file and line.
     """
-    names = _Names(path)
+    tree = FileTree(path)
     listed = roots / ESRI_MAP
-    found = list(_mapped(listed, names) if listed.exists() else _scanned(path, names))
+    if listed.exists():
+        found = list(_mapped(listed, tree))
+    else:
+        found = list(_scanned(path, tree, chip_format.nested_images))
     if not found:
         where = listed if listed.exists() else path / "images"
         raise FormatError(f"{where} names no chip; the export is incomplete. Export it again.")
-    by_stem = _labels_by_stem(path, names, chip_format)
+    labels = _labels(found, tree, chip_format)
+    stems = [image.stem for image, _ in found]
+    if chip_format.nested_images and len(set(stems)) < len(stems):
+        # Folders of other programs number the images of each class anew.
+        stems = [f"{image.parent.name}/{image.stem}" for image, _ in found]
     chips = tuple(
-        ChipRef(image.stem, image, labels or by_stem.get(image.stem.lower(), ()))
-        for image, labels in found
+        ChipRef(stem, image, own)
+        for stem, (image, _), own in zip(stems, found, labels, strict=True)
     )
     _refuse_twins(chips, path)
     return chips
 
 
-def _mapped(listed: Path, names: _Names) -> Iterator[tuple[Path, tuple[Path, ...]]]:
+def _labels(
+    found: Sequence[tuple[Path, tuple[Path, ...]]], tree: FileTree, chip_format: ChipFormat
+) -> list[tuple[Path, ...]]:
+    """Label files of each chip."""
+    source = chip_format.label_source
+    if source == "image":
+        return [(image,) for image, _ in found]
+    if source == "files":
+        by_stem = chip_format.list_labels(tree)
+        return [own or by_stem.get(image.stem.lower(), ()) for image, own in found]
+    root = tree.find([chip_format.root_files[0]]) if source == "root" else None
+    return [(root,) if root else () for _ in found]
+
+
+def _mapped(listed: Path, names: FileTree) -> Iterator[tuple[Path, tuple[Path, ...]]]:
     try:
         text = listed.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -88,7 +118,7 @@ def _mapped(listed: Path, names: _Names) -> Iterator[tuple[Path, tuple[Path, ...
         for tokens in (line.split(), re.split(r"\s{2,}", line.strip())):
             parts = [_parts(token, where) for token in tokens]
             paths = [names.find(part) for part in parts]
-            if paths[0] is not None:
+            if None not in paths:
                 break
         if paths[0] is None:
             raise FormatError(
@@ -106,29 +136,43 @@ def _parts(token: str, where: str) -> list[str]:
     return parts
 
 
-def _scanned(path: Path, names: _Names) -> Iterator[tuple[Path, tuple[Path, ...]]]:
-    folder = names.find(["images"])
+def _scanned(path: Path, tree: FileTree, nested: bool) -> Iterator[tuple[Path, tuple[Path, ...]]]:
+    folder = tree.find(["images"])
     if folder is None:
         raise FormatError(
             f"{path} has no folder 'images'; a chip folder holds images/ and labels/."
         )
-    for name in sorted(names.of(folder).values()):
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
-            yield folder / name, ()
+    for place in tree.folders(folder) if nested else [folder]:
+        for name in sorted(tree.of(place).values()):
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                yield place / name, ()
 
 
-def _labels_by_stem(
-    path: Path, names: _Names, chip_format: ChipFormat
+def labels_by_stem(
+    tree: FileTree, parts: list[str], suffixes: Sequence[str]
 ) -> dict[str, tuple[Path, ...]]:
-    folder = names.find(["labels"])
+    """Files of a folder by lower-case stem; of two with one stem, that of the earlier suffix."""
+    folder = tree.find(parts)
     if folder is None:
         return {}
     found: dict[str, tuple[Path, ...]] = {}
-    for suffix in reversed(chip_format.label_suffixes):
-        for name in names.of(folder).values():
+    for suffix in reversed(suffixes):
+        for name in tree.of(folder).values():
             stem, own = os.path.splitext(name)
             if own.lower() == suffix and not name.lower().endswith(".aux.xml"):
                 found[stem.lower()] = (folder / name,)
+    return found
+
+
+def labels_by_class(
+    tree: FileTree, parts: list[str], suffixes: Sequence[str]
+) -> dict[str, tuple[Path, ...]]:
+    """Files in the sub-folders of a folder by lower-case stem, in the order of the folders."""
+    folder = tree.find(parts)
+    found: dict[str, tuple[Path, ...]] = {}
+    for place in tree.folders(folder) if folder is not None else ():
+        for stem, files in labels_by_stem(tree, [*parts, place.name], suffixes).items():
+            found[stem] = found.get(stem, ()) + files
     return found
 
 

@@ -18,7 +18,8 @@ from geodl.core.blocks import RasterBlock, RasterSource
 from geodl.core.classes import ClassTable
 from geodl.core.grid import GeoGrid, Window
 from geodl.formats import FORMATS
-from geodl.formats.base import ChipContent, ChipFormat, ChipFrame
+from geodl.formats.base import ChipContent, ChipFrame
+from geodl.formats.chip_format import ChipFormat
 from geodl.formats.counts import ExportCounts, count_chip
 from geodl.formats.images import SUFFIXES, write_image
 from geodl.ops.chip_grid import ChipGrid
