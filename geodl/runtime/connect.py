@@ -4,31 +4,47 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geodl.base.errors import NotSupportedError, OptionError
-from geodl.base.options import check_known, nearest
+from geodl.base.errors import FormatError, NotSupportedError, OptionError, SourceError
+from geodl.base.files import read_json
+from geodl.base.options import as_float, check_known, nearest
+from geodl.runtime.clusters import LAUNCHERS
+from geodl.runtime.cores import available_cores
 
 if TYPE_CHECKING:
     from distributed import Client
 
-_LOCAL_OPTIONS = ("workers", "threads_per_worker", "memory_limit", "dashboard_address")
+    from geodl.runtime.clusters.spec import Started
+
+__all__ = ["active_client", "available_cores", "connect", "prepare_workers"]
+
 _SCHEMES = ("tcp://", "tls://", "ws://", "wss://", "ucx://", "inproc://")
+_TIMEOUT_S = 30.0
+_FIRST_WORKER_S = 60.0
 
 
-def connect(target: str = "local", **options: Any) -> Client:
-    """Connect to a cluster, or start one on this machine.
+def connect(target: str | os.PathLike[str] = "local", **options: Any) -> Client:
+    """Connect to a cluster, or start one.
 
     Parameters
     ----------
     target
-        ``"local"`` starts workers as processes of their own, which works from scripts without a
-        main guard and from notebooks. An address such as ``tcp://host:8786``, or the path of a
-        scheduler file, connects to a running cluster.
+        ``"local"`` starts workers on this machine as processes of their own, which works from
+        scripts without a main guard and from notebooks; ``"cuda"`` starts one for each GPU of this
+        machine; ``"slurm"`` submits one SLURM job for each. An address such as
+        ``tcp://host:8786``, or the path of a scheduler file, connects to a running cluster. The
+        path of a YAML recipe stands for what it holds (``cluster:`` and ``options:``).
     options
-        For ``"local"``: ``workers`` (default: one a core), ``threads_per_worker`` (1),
-        ``memory_limit`` (per worker, default: the machine's share), ``dashboard_address`` (":0").
+        For all that are started here: ``workers`` (local: one a core; cuda: one a GPU; slurm:
+        must be given), ``threads_per_worker`` (1), ``memory_limit`` (of each worker; default: its
+        share of the machine; slurm: must be given), ``dashboard_address`` (":0"). For slurm also
+        ``queue``, ``account``, ``walltime``, ``gpus`` (0 or 1 each), ``interface``,
+        ``directives`` and ``prologue`` (lists of lines), ``local_directory``, ``log_directory``,
+        ``python``, and ``queue_timeout_s`` (3600) to wait for the first worker. For an address or
+        file ``timeout_s`` (30). Beside a recipe they override its own.
 
     Returns
     -------
@@ -38,65 +54,80 @@ def connect(target: str = "local", **options: Any) -> Client:
     Raises
     ------
     UnknownOptionError, OptionError
-        An option that the target does not take.
+        An option that the target does not take, or a cluster without workers.
+    SourceError
+        Nothing answers at the address.
+    FormatError
+        A recipe or scheduler file that cannot be read.
+    MissingPackageError
+        The extra ``cuda`` or ``slurm`` is not installed.
     NotSupportedError
         A kind of cluster that is not offered.
     """
-    from distributed import Client
+    from geodl.runtime.clusters.recipe import SUFFIXES, read_recipe
 
-    if target == "local":
-        check_known(options, _LOCAL_OPTIONS, "connect('local')")
-        return _connect_local(**options)
-    if target.startswith(_SCHEMES):
-        check_known(options, (), f"connect({target!r})")
-        return Client(target)
-    if os.path.isfile(target):
-        check_known(options, (), f"connect({target!r})")
-        return Client(scheduler_file=target)
-    known = ("local",)
+    text = os.fspath(target)
+    if text.lower().endswith(SUFFIXES) and os.path.isfile(text):
+        text, known = read_recipe(Path(text))
+        options = {**known, **options}
+    if text in LAUNCHERS:
+        return _launch(text, options)
+    if text.startswith(_SCHEMES):
+        return _join(text, options, address=text)
+    if os.path.isfile(text):
+        return _join(text, options, scheduler_file=_scheduler_file(text))
     raise NotSupportedError(
-        f"connect({target!r}): no such cluster or file.{nearest(target, known)} Give 'local', an "
-        f"address such as 'tcp://host:8786', or the path of a scheduler file that exists."
+        f"connect({text!r}): no such cluster or file.{nearest(text, LAUNCHERS)} Give "
+        f"{', '.join(map(repr, LAUNCHERS))}, an address such as 'tcp://host:8786', or the path of "
+        f"a scheduler file or YAML recipe that exists."
     )
 
 
-def _connect_local(
-    workers: int | None = None,
-    threads_per_worker: int = 1,
-    memory_limit: str | int = "auto",
-    dashboard_address: str | None = ":0",
-) -> Client:
+def _launch(kind: str, options: Mapping[str, Any]) -> Client:
     from distributed import Client
-    from distributed.deploy.subprocess import SubprocessCluster
 
-    cores = available_cores()
-    count = max(1, cores // threads_per_worker) if workers is None else workers
-    if count < 1 or threads_per_worker < 1:
-        raise OptionError(
-            f"workers={count} and threads_per_worker={threads_per_worker} must both be at least 1"
-        )
-    with warnings.catch_warnings():
-        # Port 8787 is often taken; the dashboard then moves and the client shows where.
-        warnings.filterwarnings("ignore", message="Port .* is already in use")
-        cluster = SubprocessCluster(
-            n_workers=count,
-            threads_per_worker=threads_per_worker,
-            # None means no dashboard, though the annotation knows only text.
-            dashboard_address=dashboard_address,  # type: ignore[arg-type]
-            worker_kwargs={
-                "memory_limit": memory_limit if memory_limit != "auto" else _share(count)
-            },
-        )
-    client = Client(cluster)
-    _close_cluster_with(client, cluster)
-    client.wait_for_workers(count)
+    from geodl.runtime.clusters.spec import Spec
+
+    launcher = LAUNCHERS[kind]
+    started: Started = launcher.start(Spec.of(kind, options, launcher.options))
+    try:
+        client = Client(started.cluster)
+    except BaseException:
+        started.cluster.close()
+        raise
+    _close_cluster_with(client, started.cluster)
+    try:
+        client.wait_for_workers(started.expected, timeout=started.within_s)
+    except TimeoutError:
+        client.close()
+        raise OptionError(f"connect({kind!r}): {started.late}") from None
+    except BaseException:
+        client.close()
+        raise
     return client
 
 
-def _share(workers: int) -> int:
-    from distributed.system import MEMORY_LIMIT
+def _join(target: str, options: Mapping[str, Any], **where: Any) -> Client:
+    from distributed import Client
 
-    return int(MEMORY_LIMIT) // workers
+    check_known(options, ("timeout_s",), f"connect({target!r})")
+    timeout_s = as_float(options.get("timeout_s", _TIMEOUT_S), "timeout_s", minimum=0.1)
+    try:
+        return Client(**where, timeout=timeout_s)
+    except (OSError, ValueError) as error:
+        raise SourceError(
+            f"connect({target!r}): no Dask scheduler answers there ({error}). See that it runs, "
+            f"that this machine may reach its port, and that both have the same version of dask."
+        ) from error
+
+
+def _scheduler_file(path: str) -> str:
+    facts = read_json(path)
+    if not isinstance(facts, dict) or not isinstance(facts.get("address"), str):
+        raise FormatError(
+            f"{path} is no scheduler file of Dask (it names no address); a recipe ends in .yaml"
+        )
+    return path
 
 
 def _close_cluster_with(client: Client, cluster: Any) -> None:
@@ -109,13 +140,6 @@ def _close_cluster_with(client: Client, cluster: Any) -> None:
         return done
 
     client.close = close_both  # type: ignore[method-assign]
-
-
-def available_cores() -> int:
-    """Cores that this process may use: its affinity, where the system knows one."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def active_client() -> Client | None:
@@ -142,7 +166,7 @@ def prepare_workers(client: Client) -> int:
 
     if not client.scheduler_info(n_workers=-1)["workers"]:
         try:
-            client.wait_for_workers(1, timeout=60)
+            client.wait_for_workers(1, timeout=_FIRST_WORKER_S)
         except TimeoutError:
             raise OptionError(f"the cluster {client!r} has no workers; start some first") from None
     by_host: dict[str, int] = {}

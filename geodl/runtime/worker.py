@@ -8,7 +8,7 @@ from typing import Any
 
 from distributed import WorkerPlugin
 
-from geodl.runtime.connect import available_cores
+from geodl.runtime.cores import available_cores
 
 
 class GeodlPlugin(WorkerPlugin):  # type: ignore[misc]
@@ -35,8 +35,14 @@ class GeodlPlugin(WorkerPlugin):  # type: ignore[misc]
         if self.threads is not None and self.threads.isdigit() and int(self.threads) > 0:
             count = int(self.threads)
         else:
-            sharing = self.threads_by_host.get(worker.ip, worker.state.nthreads)
-            count = max(1, available_cores() // max(1, sharing))
+            own = worker.state.nthreads
+            sharing = self.threads_by_host.get(worker.ip, own)
+            count = available_cores() // max(1, sharing)
+            # Without task affinity a SLURM job sees the whole node, though part of it is others'.
+            given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+            if given.isdigit():
+                count = min(count, int(given) // max(1, own))
+            count = max(1, count)
         # Read by torch when it is first imported; where it is there already, it is told.
         os.environ["OMP_NUM_THREADS"] = str(count)
         torch = sys.modules.get("torch")

@@ -1,0 +1,232 @@
+"""One call connects to any cluster, and refuses by name what it does not take."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from distributed import Client, LocalCluster
+
+from geodl.base.errors import (
+    FormatError,
+    MissingPackageError,
+    NotSupportedError,
+    OptionError,
+    SourceError,
+    UnknownOptionError,
+)
+from geodl.runtime.clusters import LAUNCHERS, cuda, slurm
+from geodl.runtime.clusters.recipe import read_recipe
+from geodl.runtime.clusters.spec import Launcher, Spec, Started
+from geodl.runtime.connect import connect
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[LocalCluster]:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+    ) as cluster:
+        yield cluster
+
+
+def recipe(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def spec(kind: str, **options: Any) -> Spec:
+    return Spec.of(kind, options, LAUNCHERS[kind].options)
+
+
+def test_a_scheduler_file_and_a_recipe_lead_to_the_same_cluster(
+    running: LocalCluster, tmp_path: Path
+) -> None:
+    # Workers that live in this process have an address that a second client may use as well.
+    address = running.scheduler_address
+    file = tmp_path / "scheduler.json"
+    file.write_text(json.dumps(running.scheduler.identity()))
+    there = recipe(tmp_path, f"cluster: {address}\noptions:\n  timeout_s: 5\n")
+    for target in (address, str(file), there):
+        with connect(target) as client:
+            assert client.submit(sum, (1, 2)).result() == 3
+            assert client.scheduler_info()["address"] == address
+    assert len(running.workers) == 1, "closing a client leaves a cluster that it joined"
+
+
+def test_nothing_at_an_address_is_said_with_the_address() -> None:
+    with pytest.raises(SourceError, match=r"tcp://127.0.0.1:9.*no Dask scheduler answers"):
+        connect("tcp://127.0.0.1:9", timeout_s=0.3)
+
+
+def test_a_file_that_is_no_scheduler_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    file.write_text('{"workers": {}}')
+    with pytest.raises(FormatError, match=r"scheduler\.json is no scheduler file"):
+        connect(str(file))
+    with pytest.raises(NotSupportedError, match=r"no such cluster or file.*Did you mean 'slurm'"):
+        connect("slrm")
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "name"),
+    [
+        ("local", {"worker": 2}, "worker"),
+        ("cuda", {"gpus": 2}, "gpus"),
+        ("slurm", {"partition": "x"}, "partition"),
+        ("tcp://127.0.0.1:9", {"workers": 2}, "workers"),
+    ],
+)
+def test_unknown_options_are_refused_by_name(
+    target: str, options: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(UnknownOptionError, match=f"no option '{name}'"):
+        connect(target, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"workers": 0}, {"threads_per_worker": 0}, {"memory_limit": "much"}, {"memory_limit": True}],
+)
+def test_sizes_are_checked_before_anything_starts(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=next(iter(options))):
+        connect("local", **options)
+
+
+def test_an_absent_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, module in (("cuda", "dask_cuda"), ("slurm", "dask_jobqueue")):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(MissingPackageError, match=rf"geodl\[{kind}\]"):
+            connect(kind, **({"workers": 1, "memory_limit": "1GB"} if kind == "slurm" else {}))
+
+
+def test_one_cuda_worker_is_started_for_each_visible_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def start(given: Spec, worker_class: str, count: int, **options: Any) -> str:
+        asked.update(options, worker_class=worker_class, count=count)
+        return "cluster"
+
+    monkeypatch.setitem(sys.modules, "dask_cuda", ModuleType("dask_cuda"))
+    monkeypatch.setattr(cuda, "start_processes", start)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,GPU-1")
+    started = cuda.LAUNCHER.start(spec("cuda"))
+    assert (started.cluster, started.expected) == ("cluster", 3)
+    assert asked == {"worker_class": "dask_cuda.CUDAWorker", "count": 1, "memory_limit": "auto"}
+    with pytest.raises(OptionError, match="3 GPUs are visible"):
+        cuda.LAUNCHER.start(spec("cuda", workers=2))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(OptionError, match="no GPU is visible"):
+        cuda.LAUNCHER.start(spec("cuda"))
+
+
+def test_slurm_jobs_ask_for_what_was_asked_for() -> None:
+    jobqueue = pytest.importorskip("dask_jobqueue", reason="the extra slurm is not installed")
+    arguments = slurm.job_arguments(
+        spec(
+            "slurm",
+            workers=3,
+            threads_per_worker=2,
+            memory_limit="3GiB",
+            walltime="01:30:00",
+            queue="gpu",
+            account="maps",
+            gpus=1,
+            directives=["--exclusive"],
+            prologue=["module load proj"],
+        )
+    )
+    arguments.pop("scheduler_options")
+    script = jobqueue.SLURMCluster.job_cls("tcp://10.0.0.1:8786", "w", **arguments).job_script()
+    for line in (
+        "-p gpu",
+        "-A maps",
+        "--cpus-per-task=2",
+        "--mem=3G",
+        "-t 01:30:00",
+        "--exclusive",
+        "--gres=gpu:1",
+    ):
+        assert f"#SBATCH {line}\n" in script
+    assert "\nmodule load proj\n" in script
+    assert "--nthreads 2" in script
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": None}, "needs workers"),
+        ({"memory_limit": "auto"}, "needs workers"),
+        ({"gpus": 2}, "a worker uses one"),
+        ({"walltime": 5400.5}, "walltime=5400.5 is no time"),
+        ({"directives": "--exclusive"}, "no list of texts"),
+        ({"queue": 3}, "queue=3 is no text"),
+    ],
+)
+def test_slurm_options_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        slurm.job_arguments(spec("slurm", **{"workers": 1, "memory_limit": "1GB", **options}))
+
+
+def test_workers_that_never_come_end_the_wait_and_the_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[LocalCluster] = []
+
+    def start(given: Spec) -> Started:
+        made.append(LocalCluster(n_workers=0, processes=False, dashboard_address=":0"))
+        return Started(made[0], 1, 0.2, "the queue is full")
+
+    monkeypatch.setattr("geodl.runtime.connect.LAUNCHERS", {"slow": Launcher((), start)})
+    with pytest.raises(OptionError, match="the queue is full"):
+        connect("slow")
+    assert made[0].status.name == "closed"
+
+
+def test_keywords_beside_a_recipe_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Spec] = []
+
+    def start(given: Spec) -> Started:
+        seen.append(given)
+        raise OptionError("enough")
+
+    monkeypatch.setattr("geodl.runtime.connect.LAUNCHERS", {"local": Launcher((), start)})
+    path = recipe(tmp_path, "cluster: local\noptions: {workers: 2, memory_limit: 1GB}\n")
+    with pytest.raises(OptionError, match="enough"):
+        connect(path, workers=3)
+    assert (seen[0].workers, seen[0].memory_limit) == (3, 10**9)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("cluster: local\nworkers: 2\n", UnknownOptionError, "'workers'"),
+        ("workers: 2\n", FormatError, "is no recipe"),
+        ("cluster: [local\n", FormatError, "no readable YAML"),
+        ("cluster: !!python/name:os.system\n", FormatError, "no readable YAML"),
+        ("cluster: local\noptions: [1]\n", FormatError, "no mapping"),
+        ("cluster: other.yaml\n", FormatError, "another recipe"),
+        ("cluster: local\n" + "# long\n" * 20_000, FormatError, "at most"),
+    ],
+)
+def test_recipes_are_checked(
+    tmp_path: Path, text: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        read_recipe(recipe(tmp_path, text))
+
+
+def test_local_workers_take_their_share(tmp_path: Path) -> None:
+    path = recipe(
+        tmp_path,
+        "cluster: local\noptions: {workers: 1, memory_limit: 500MB, dashboard_address: null}\n",
+    )
+    with connect(path) as client:
+        assert isinstance(client, Client)
+        facts = client.scheduler_info()["workers"].values()
+        assert [worker["memory_limit"] for worker in facts] == [500 * 10**6]
