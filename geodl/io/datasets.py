@@ -148,7 +148,7 @@ def choose_variable(dataset: xr.Dataset, variable: str | None, label: str) -> xr
     if not names:
         raise SourceError(f"{label} holds no raster: none of its variables has y and x axes.")
     raise SourceError(
-        f"{label} holds several rasters; choose one with variable=: {', '.join(names)}."
+        f"{label} holds several rasters; choose one with variable=: {', '.join(sorted(names))}."
     )
 
 

@@ -149,9 +149,11 @@ def active_client() -> Client | None:
     from distributed import get_client
 
     try:
-        return get_client()
+        client = get_client()
     except ValueError:
         return None
+    # A client whose cluster has gone stays the current one until it is closed.
+    return client if client.status == "running" else None
 
 
 def prepare_workers(client: Client) -> int:

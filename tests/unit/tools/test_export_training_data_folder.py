@@ -88,7 +88,7 @@ def test_bytes_and_numbers_are_the_same_for_any_block_size(
 
 def test_bytes_are_the_same_with_a_client(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     one = export(inputs, tmp_path / "a")
-    with Client(processes=False, threads_per_worker=2, dashboard_address=None) as client:
+    with Client(processes=False, threads_per_worker=2, dashboard_address=":0") as client:
         other = export(inputs, tmp_path / "b", client=client, block_size=48)
     assert content(one) == content(other)
 
