@@ -9,6 +9,8 @@ MODELS = Registry(
     {
         "SingleShotDetector": "geodl.models.single_shot_detector:SingleShotDetector",
         "UnetClassifier": "geodl.models.unet_classifier:UnetClassifier",
+        "PSPNetClassifier": "geodl.models.pspnet_classifier:PSPNetClassifier",
+        "DeepLab": "geodl.models.deeplab:DeepLab",
     },
     group="geodl.models",
 )

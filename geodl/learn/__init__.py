@@ -8,8 +8,12 @@ _PUBLIC = {
     "export_training_data": "geodl.tools.export_training_data:export_training_data",
     "prepare_data": "geodl.data.prepare:prepare_data",
     "estimate_batch_size": "geodl.data.batch_size:estimate_batch_size",
+    "Transform3d": "geodl.data.transform3d:Transform3d",
+    "export_point_dataset": "geodl.tools.export_point_dataset:export_point_dataset",
     "SingleShotDetector": "geodl.models.single_shot_detector:SingleShotDetector",
     "UnetClassifier": "geodl.models.unet_classifier:UnetClassifier",
+    "PSPNetClassifier": "geodl.models.pspnet_classifier:PSPNetClassifier",
+    "DeepLab": "geodl.models.deeplab:DeepLab",
     "detect_objects": "geodl.tools.detect_objects:detect_objects",
     "classify_pixels": "geodl.tools.classify_pixels:classify_pixels",
 }

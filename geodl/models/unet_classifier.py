@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from geodl.base.options import as_bool, check_known
 from geodl.core.classes import ClassTable
 from geodl.models.base import TorchModel
 from geodl.models.model import check_backend
-from geodl.models.pixel_scores import PixelScores, balancing_weights
+from geodl.models.pixel_options import ignored_classes, loss_parameters, task_options
+from geodl.models.pixel_scores import PixelScores
 from geodl.nets.backbones import backbone_names, check_backbone, timm_names
 from geodl.nets.unet import make_unet
 from geodl.tasks.base import Task
@@ -62,14 +62,8 @@ class UnetClassifier(PixelScores, TorchModel):
         **kwargs: Any,
     ) -> None:
         check_backend(backend, args, type(self).__name__)
-        known = ("class_balancing", *PixelTask.option_defaults)
-        check_known(kwargs, [k for k in known if k != "class_weights"], type(self).__name__)
-        parameters = {k: v for k, v in kwargs.items() if k != "class_balancing"}
+        parameters = loss_parameters(type(self).__name__, data, kwargs)
         parameters["backbone"] = check_backbone(backbone or _DEFAULT_BACKBONE)
-        if as_bool(kwargs.get("class_balancing", False), "class_balancing"):
-            parameters["class_weights"] = balancing_weights(
-                data, kwargs.get("ignore_classes") or ()
-            )
         self._setup(data, parameters, pretrained_path)
 
     @classmethod
@@ -83,16 +77,14 @@ class UnetClassifier(PixelScores, TorchModel):
         pretrained: bool,
         batch_size: int | None,
     ) -> tuple[nn.Module, Task, bool]:
-        options = {k: v for k, v in parameters.items() if k != "backbone"}
-        task = PixelTask(classes, **options)
+        task = PixelTask(classes, **task_options(parameters, ("backbone",)))
         name = check_backbone(str(parameters.get("backbone", _DEFAULT_BACKBONE)))
         net, loaded = make_unet(name, bands, task.outputs, pretrained)
         return net, task, loaded
 
     @classmethod
     def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        ignored: Sequence[int] = parameters.get("ignore_classes") or ()
-        return {"ignore_mapped_class": list(ignored)}
+        return ignored_classes(parameters)
 
     @staticmethod
     def backbones() -> list[str]:

@@ -9,9 +9,8 @@ from torch.nn import functional
 
 from geodl.base.errors import NotSupportedError
 from geodl.nets.backbones import TIMM_PREFIX
+from geodl.nets.encoder import STRIDE, encoder_halves
 from geodl.nets.weights import with_pretrained
-
-STRIDE = 32
 
 
 class UNet(nn.Module):
@@ -59,9 +58,8 @@ class UNet(nn.Module):
 
     def layer_groups(self) -> list[list[nn.Module]]:
         """Early and late half of the encoder, then decoder and head."""
-        parts = _layers(self.net.encoder)
-        half = (len(parts) + 1) // 2
-        return [parts[:half], parts[half:], [self.net.decoder, self.net.segmentation_head]]
+        heads: list[nn.Module] = [self.net.decoder, self.net.segmentation_head]
+        return [*encoder_halves(self.net.encoder), heads]
 
     def forward(self, x: Tensor) -> Tensor:
         """float (B, outputs, H, W) logits of float (B, bands, H, W); any H and W."""
@@ -78,25 +76,6 @@ def pad_to_stride(x: Tensor, stride: int) -> Tensor:
         return x
     mode = "reflect" if below < height and right < width else "replicate"
     return functional.pad(x, (0, right, 0, below), mode=mode)
-
-
-def _layers(encoder: nn.Module) -> list[nn.Module]:
-    """The encoder's stages in order; what holds no weights is left out."""
-    parts = [p for p in encoder.children() if _has_weights(p)]
-    while len(parts) == 1:
-        parts = [p for p in parts[0].children() if _has_weights(p)]
-    return [
-        stage
-        for part in parts
-        for stage in (
-            part.children() if isinstance(part, nn.ModuleList | nn.Sequential) else [part]
-        )
-        if _has_weights(stage)
-    ]
-
-
-def _has_weights(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
 
 
 def make_unet(name: str, bands: int, outputs: int, pretrained: bool) -> tuple[UNet, bool]:

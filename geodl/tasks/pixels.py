@@ -21,6 +21,8 @@ from geodl.tasks.pixel_metrics import ConfusionMeter, confusion
 FOCAL_GAMMA = 2.0
 # Zhang et al. 2018 (1710.09412) use 0.1 to 0.4; segmentation bears the larger.
 MIXUP_ALPHA = 0.4
+# Zhao et al. 2017 (1612.01105), section 5.2.
+AUXILIARY_WEIGHT = 0.4
 MASK_OPACITY = 0.5
 
 
@@ -85,11 +87,12 @@ class PixelTask(Task):
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         x, target = batch["image"], self._counted(batch["target"])
         if not self.mixup or len(x) < 2:
-            return {"loss": self._loss_of(self.logits(net, x), target)}
+            return {"loss": self._loss_of_answer(net(x), target)}
         share = torch.distributions.Beta(MIXUP_ALPHA, MIXUP_ALPHA).sample().to(x.device)
         order = torch.randperm(len(x)).to(x.device)
-        logits = self.logits(net, torch.lerp(x[order], x, share))
-        own, other = self._loss_of(logits, target), self._loss_of(logits, target[order])
+        answer = net(torch.lerp(x[order], x, share))
+        own = self._loss_of_answer(answer, target)
+        other = self._loss_of_answer(answer, target[order])
         return {"loss": torch.lerp(other, own, share)}
 
     def logits(self, net: nn.Module, x: Tensor) -> Tensor:
@@ -97,7 +100,10 @@ class PixelTask(Task):
 
         Ignored classes can win nowhere.
         """
-        logits = net(x).float()
+        return self._hide(net(x).float())
+
+    def _hide(self, logits: Tensor) -> Tensor:
+        """The logits, those of ignored classes at minus infinity."""
         if not self.ignored:
             return logits
         hidden = torch.zeros(self.outputs, device=logits.device)
@@ -110,6 +116,23 @@ class PixelTask(Task):
             return target
         places = torch.where(target == IGNORE_INDEX, self.outputs, target)
         return self._seen.to(target.device)[places]
+
+    def _loss_of_answer(self, answer: Tensor | Mapping[str, Tensor], target: Tensor) -> Tensor:
+        """Of what a network gives in train mode: logits, or a dict that holds them and more.
+
+        ``auxiliary`` logits add their loss with a weight of 0.4; ``point_logits`` add theirs, at
+        the pixels ``points``.
+        """
+        if isinstance(answer, Tensor):
+            return self._loss_of(self._hide(answer.float()), target)
+        loss = self._loss_of(self._hide(answer["logits"].float()), target)
+        if "auxiliary" in answer:
+            auxiliary = self._hide(answer["auxiliary"].float())
+            loss = loss + AUXILIARY_WEIGHT * self._loss_of(auxiliary, target)
+        if "points" in answer:
+            points = self._hide(answer["point_logits"].float().unsqueeze(3))
+            loss = loss + self._loss_of(points, target_at(target, answer["points"]))
+        return loss
 
     def _loss_of(self, logits: Tensor, target: Tensor) -> Tensor:
         loss = self._base_loss(logits, target)
@@ -177,6 +200,12 @@ class PixelTask(Task):
         for i, entry in enumerate(self.classes, start=1):
             table[i] = (*(part / 255 for part in entry.color), MASK_OPACITY)
         return table[np.where(indices < 0, 0, indices)]
+
+
+def target_at(target: Tensor, points: Tensor) -> Tensor:
+    """int64 (B, N, 1) of a target (B, H, W) at int64 (B, N, 2) columns and rows."""
+    places = points[..., 1] * target.shape[-1] + points[..., 0]
+    return target.flatten(1).gather(1, places).unsqueeze(2)
 
 
 def _weight_sum(target: Tensor, weights: Tensor | None) -> Tensor:

@@ -251,3 +251,37 @@ def test_draw_fills_both_axes():
     assert overlay[1, 0, 3] > 0
     colour = np.array(CLASSES.entries[0].color) / 255
     assert np.allclose(axes[1].images[1].get_array()[0, 0, :3], colour)
+
+
+# ---- networks that give more than logits in training
+
+
+def test_auxiliary_logits_and_points_add_their_own_losses():
+    from torch.nn import functional
+
+    from geodl.core.classes import ClassTable
+    from geodl.tasks.pixels import AUXILIARY_WEIGHT, PixelTask, target_at
+
+    torch.manual_seed(1)
+    task = PixelTask(ClassTable.from_mapping({1: "a", 2: "b"}))
+    target = torch.randint(0, 3, (2, 4, 5))
+    points = torch.tensor([[[4, 0], [1, 3]], [[0, 2], [2, 2]]])
+    at = target_at(target, points)
+    assert at[..., 0].tolist() == [
+        [target[0, 0, 4], target[0, 3, 1]],
+        [target[1, 2, 0], target[1, 2, 2]],
+    ]
+    answer = {
+        "logits": torch.randn(2, 3, 4, 5),
+        "auxiliary": torch.randn(2, 3, 4, 5),
+        "points": points,
+        "point_logits": torch.randn(2, 3, 2),
+    }
+    batch = {"image": torch.zeros(2, 1, 4, 5), "target": target, "name": ["a", "b"]}
+    found = task.loss(lambda x: answer, batch)["loss"]
+    expected = (
+        functional.cross_entropy(answer["logits"], target)
+        + AUXILIARY_WEIGHT * functional.cross_entropy(answer["auxiliary"], target)
+        + functional.cross_entropy(answer["point_logits"], at[..., 0])
+    )
+    assert torch.allclose(found, expected)
