@@ -20,6 +20,8 @@ DATASETS = Registry(
         "CycleGAN": "geodl.data.translation:CycleGan",
         "superres": "geodl.data.superres:SuperResolution",
         "Export_Tiles": "geodl.data.superres:SuperResolution",
+        "PointCloud": "geodl.data.points:PointCloud",
+        "PointCloudOD": "geodl.data.point_objects:PointCloudOD",
         "SR3": "geodl.data.superres:SuperResolution",
     },
     group="geodl.datasets",
@@ -29,6 +31,7 @@ __getattr__ = lazy_attributes(
     __name__,
     {
         "ChipData": "geodl.data.chips:ChipData",
+        "Transform3d": "geodl.data.transform3d:Transform3d",
         "estimate_batch_size": "geodl.data.batch_size:estimate_batch_size",
         "prepare_data": "geodl.data.prepare:prepare_data",
     },

@@ -83,7 +83,7 @@ class ChipDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
         if isinstance(index, tuple):
-            with _seeded(index[1]):
+            with seeded(index[1]):
                 return self._item(index[0])
         return self._item(int(index))
 
@@ -215,7 +215,7 @@ def resize_image(image: Tensor, size_yx: tuple[int, int]) -> Tensor:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Torch's global CPU generator from ``seed``, put back afterwards."""
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)

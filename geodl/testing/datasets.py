@@ -11,6 +11,8 @@ import numpy as np
 import rasterio
 from affine import Affine
 
+from geodl.base.packages import require
+
 CELL_SIZE = 0.5
 ORIGIN = (1000.0, 2000.0)
 _PER_ROW = 4
@@ -114,4 +116,112 @@ def change_folder(root: Path, chips: int = 6, **options: Any) -> Path:
     write_chips(root / "images2", chips, seed=2, **options)
     write_masks(root / "labels", chips, size=options.get("size", (16, 16)))
     write_root_files(root, "Classified_Tiles", Classes=[{"Value": 1, "Name": "mine"}])
+    return root
+
+
+def point_cloud_folder(
+    root: Path,
+    *,
+    parts: Sequence[str] = ("train", "val"),
+    blocks: int = 4,
+    points: int = 40,
+    codes: Sequence[int] = (2, 5, 6),
+    seed: int = 0,
+) -> Path:
+    """A ``.pctd`` export of two files per part, with ``intensity`` in 0..1000.
+
+    Parameters
+    ----------
+    blocks
+        In each file; block i has ``points + i`` points.
+    """
+    h5py = require("h5py", "points")
+
+    rng = np.random.default_rng(seed)
+    for part in parts:
+        folder = root / part
+        folder.mkdir(parents=True)
+        tiles, masks = [], []
+        for number, name in enumerate(("a.h5", "b.h5")):
+            counts = [points + i for i in range(blocks)]
+            total = sum(counts)
+            classes = rng.choice(np.array(codes), total)
+            with h5py.File(folder / name, "w") as file:
+                file["xyz"] = rng.uniform(-1, 1, (total, 3))
+                file["classification"] = classes.astype(np.uint8)
+                file["intensity"] = rng.integers(0, 1001, total)
+            start = 0
+            for count in counts:
+                tiles.append((number, start, count))
+                bits = np.zeros(256, bool)
+                bits[classes[start : start + count]] = True
+                masks.append(np.packbits(bits, bitorder="little"))
+                start += count
+        with h5py.File(folder / "ListTable.h5", "w") as file:
+            file["Files"] = np.array([b"a.h5", b"b.h5"])
+            file["Tiles"] = np.array(tiles)
+            file["Masks"] = np.array(masks)
+            file["Centers"] = np.zeros((len(tiles), 3))
+        statistics = {
+            "parameters": {"maxPoints": points + blocks, "tileSize": 50.0},
+            "attributes": {
+                "xyz": {"min": [-1, -1, -1], "max": [1, 1, 1]},
+                "intensity": {"min": 0, "max": 1000},
+                "rgbType": "uint8",
+            },
+            "classification": {
+                "min": min(codes), "max": max(codes), "table": [{"classCode": c} for c in codes],
+            },
+        }  # fmt: skip
+        (folder / "Statistics.json").write_text(json.dumps(statistics))
+    return root
+
+
+def object_cloud_folder(
+    root: Path, *, scale: float = 10.0, codes: Sequence[int] | None = (3, 8)
+) -> Path:
+    """A ``.pcotd`` export: three blocks of two boxes in each of ``train`` and ``val``.
+
+    Box 0 of each block holds all its points, box 1 a quarter. ``codes`` None writes no
+    ``objectCode``.
+    """
+    h5py = require("h5py", "points")
+
+    rng = np.random.default_rng(7)
+    listed = list(codes or (0, 0))
+    for part in ("train", "val"):
+        folder = root / part
+        folder.mkdir(parents=True)
+        boxes = np.tile(
+            [[0.1, 0.2, 1.0, 0.0, 0.3, 0.1, 0.0, 0.5], [-0.4, 0.1, 0.0, 1.0, 0.2, 0.2, -0.1, 0.2]],
+            (3, 1),
+        )
+        with h5py.File(folder / "a.h5", "w") as file:
+            file["xyz"] = rng.uniform(-1, 1, (60, 3))
+            file["intensity"] = rng.integers(0, 1001, 60)
+            file["orientedBoundingBox"] = boxes
+            file["orientedBoundingBoxCount"] = np.array([[8, 8], [2, 8]] * 3)
+            if codes is not None:
+                file["objectCode"] = np.array(listed * 3)
+        bits = np.zeros(256, bool)
+        bits[listed] = True
+        with h5py.File(folder / "ListTable.h5", "w") as file:
+            file["Files"] = np.array([b"a.h5"])
+            file["Tiles"] = np.array([[0, 20 * i, 20, 2 * i, 2] for i in range(3)])
+            file["ObjectMasks"] = np.tile(np.packbits(bits, bitorder="little"), (3, 1))
+        table = [
+            {
+                "classCode": code,
+                "orientedBoundingBoxAverageLength": [0.6, 0.2, 0.5],
+                "orientedBoundingBoxZ": {"min": [-0.1], "max": [0.5]},
+            }
+            for code in dict.fromkeys(listed)
+        ]
+        statistics = {
+            "parameters": {"maxPoints": 20, "tileSize": 20.0, "scaleFactor": scale},
+            "attributes": {"intensity": {"min": 0, "max": 1000}},
+            "tileStatistics": {"classification": {"table": table}},
+            "numberOfStoredOrientedBoundingBoxes": 6,
+        }
+        (folder / "Statistics.json").write_text(json.dumps(statistics))
     return root

@@ -1,0 +1,102 @@
+"""The data objects of point clouds, and how blocks become batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from geodl.core.contract import IGNORE_INDEX
+from geodl.data.sample_data import SampleData
+
+
+def collate_points(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Join blocks to a batch, padded at their end to the longest.
+
+    Returns
+    -------
+    ``points`` float32 (B, M, 3 + F), padded with 0; ``length`` int64 (B,), points of each block;
+    ``target`` int64 (B, M), padded with ``IGNORE_INDEX``, or for objects the list of targets;
+    ``name`` list of str.
+    """
+    lengths = [len(item["points"]) for item in items]
+    longest, columns = max(lengths), items[0]["points"].shape[1]
+    points = torch.zeros(len(items), longest, columns)
+    for row, item in zip(points, items, strict=True):
+        row[: len(item["points"])] = item["points"]
+    targets: Any = [item["target"] for item in items]
+    if isinstance(targets[0], torch.Tensor):
+        padded = torch.full((len(items), longest), IGNORE_INDEX, dtype=torch.int64)
+        for row, target in zip(padded, targets, strict=True):
+            row[: len(target)] = target
+        targets = padded
+    return {
+        "points": points,
+        "length": torch.tensor(lengths),
+        "target": targets,
+        "name": [item["name"] for item in items],
+    }
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PointData(SampleData):
+    """Blocks of points.
+
+    Attributes
+    ----------
+    max_points
+        Most points of a block.
+    tile_size
+        Side or diameter of a block, in units of the CRS.
+    scale
+        Units of the CRS per unit of the items' coordinates; 1 for objects.
+    extra_features
+        Attributes after x, y and z.
+    features
+        Columns of ``points``: 3 and those of the attributes.
+    limits
+        Attribute to its least and largest value in the export, by which it is scaled to 0..1.
+    """
+
+    max_points: int
+    tile_size: float
+    scale: float
+    extra_features: tuple[str, ...]
+    features: int
+    limits: Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+    @staticmethod
+    def default_collate(items: list[dict[str, Any]]) -> Any:
+        """Join items as :func:`collate_points` does."""
+        return collate_points(items)
+
+    def draw(self, rows: int) -> Any:
+        from geodl.data.draw_points import draw_blocks
+
+        return draw_blocks(self, rows)
+
+    def facts(self) -> list[tuple[str, str]]:
+        names = ", ".join(("x", "y", "z", *self.extra_features))
+        return [
+            ("blocks", f"of {self.tile_size:g} units, at most {self.max_points} points"),
+            ("points", f"{names} ({self.features} columns)"),
+        ]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ObjectPointData(PointData):
+    """Blocks of points with the boxes of objects.
+
+    Attributes
+    ----------
+    average_sizes
+        Class value to the average length, width and height of its objects, in units of the CRS.
+    z_ranges
+        Class value to the least and largest z of its objects around the block's origin.
+    """
+
+    average_sizes: dict[int, tuple[float, float, float]] = field(default_factory=dict)
+    z_ranges: dict[int, tuple[float, float]] = field(default_factory=dict)
