@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from geodl.infer.lazy import ModelRaster
 from geodl.io.raster import as_array
 from geodl.tools.classify_pixels import product_bands
-from geodl.tools.inference import prepared
+from geodl.tools.job import prepared
 
 if TYPE_CHECKING:
     import xarray as xr

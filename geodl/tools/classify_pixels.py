@@ -14,7 +14,8 @@ from geodl.io.raster import open_raster
 from geodl.io.regions import RegionStore
 from geodl.io.writers import RASTER_SUFFIXES, write_raster
 from geodl.runtime.ledger import Ledger
-from geodl.tools.inference import Job, ToolCall
+from geodl.tools.inference import ToolCall
+from geodl.tools.job import Job
 
 if TYPE_CHECKING:
     import xarray as xr

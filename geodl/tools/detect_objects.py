@@ -20,7 +20,8 @@ from geodl.infer.objects import Found
 from geodl.io.writers import FEATURE_SUFFIXES, write_features
 from geodl.ops.nms import suppress
 from geodl.runtime.ledger import Ledger
-from geodl.tools.inference import Job, ToolCall
+from geodl.tools.inference import ToolCall
+from geodl.tools.job import Job
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame

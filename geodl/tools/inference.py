@@ -1,4 +1,4 @@
-"""What the tools that run a model over a raster have in common."""
+"""Running a job: its blocks, its product, its manifest; now, later, or as an estimate."""
 
 from __future__ import annotations
 
@@ -7,237 +7,27 @@ import shutil
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from geodl.base.errors import DataError, DataWarning, ModelDataError, OptionError
-from geodl.base.files import sha256_json
-from geodl.bundle import ModelRef, load_model, resolve_model
-from geodl.core.blocks import RasterSource
-from geodl.core.contract import ModelContract, TaskKind
-from geodl.core.grid import GeoGrid, Window
-from geodl.core.plan import TilePlan
-from geodl.infer.area import Area
-from geodl.infer.objects import ObjectBlocks, ObjectOptions
-from geodl.infer.options import RunContext, TileOptions, run_context, tile_options
-from geodl.infer.pixels import PixelBlocks, PixelOptions
-from geodl.io.crs import metres_per_unit
-from geodl.io.extent import extent_window
+from geodl.bundle import ModelRef
+from geodl.core.contract import TaskKind
 from geodl.io.manifest import write_manifest
-from geodl.io.source import open_source
-from geodl.io.vector import read_features
 from geodl.runtime.connect import active_client
 from geodl.runtime.future import RunFuture, start
 from geodl.runtime.ledger import Ledger
 from geodl.runtime.run import RunSummary, run_blocks
+from geodl.tools.job import Job, prepared
 from geodl.tools.product import Product
 
 # What a result may depend on, named in the manifest.
 _PACKAGES = ("geodl", "torch", "numpy", "rasterio", "zarr", "dask")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A model, a raster and how they meet: everything that is known before the first block.
-
-    Parameters
-    ----------
-    source
-        Bands as the network takes them.
-    fingerprint
-        Hash of ``settings``: all that changes the result.
-    """
-
-    tool: str
-    source: RasterSource
-    model: ModelRef
-    contract: ModelContract
-    options: TileOptions
-    context: RunContext
-    plan: TilePlan
-    device: str
-    area: Area | None
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def fingerprint(self) -> str:
-        return sha256_json(self.settings)
-
-    @property
-    def default_stem(self) -> str:
-        return f"{self.tool}_{Path(self.source.name).stem or 'raster'}_{self.fingerprint[:8]}"
-
-    @property
-    def pixel_options(self) -> PixelOptions:
-        if not isinstance(self.options.run, PixelOptions):
-            raise ModelDataError(f"{self.contract.model_name} gives no pixels")
-        return self.options.run
-
-    @property
-    def object_options(self) -> ObjectOptions:
-        if not isinstance(self.options.run, ObjectOptions):
-            raise ModelDataError(f"{self.contract.model_name} gives no objects")
-        return self.options.run
-
-    def task(self, **extra: Any) -> PixelBlocks | ObjectBlocks:
-        kind = PixelBlocks if self.contract.kind == "pixels" else ObjectBlocks
-        batch = self.options.batch_for(self.contract.kind, self.device, self.plan.tile_count)
-        return kind(
-            source=self.source,
-            plan=self.plan,
-            model=self.model,
-            options=self.options.run,  # type: ignore[arg-type]  # of the model's own kind
-            batch=batch,
-            device=self.device,
-            area=self.area,
-            **extra,
-        )
-
-
-@contextmanager
-def prepared(
-    tool: str,
-    kind: TaskKind,
-    raster: Any,
-    model: Any,
-    model_arguments: Mapping[str, Any] | None,
-    context: Mapping[str, Any] | None,
-    block_size: int | None,
-) -> Iterator[Job]:
-    """Open the raster and the model, check that they fit, and plan.
-
-    A trained object in memory is packed into a folder that lasts as long as the job.
-    """
-    where = run_context(context)
-    with tempfile.TemporaryDirectory(prefix="geodl-model-") as folder:
-        ref = resolve_model(model, folder)
-        device = _device(where.device)
-        loaded = load_model(ref, device)
-        contract = loaded.contract
-        if contract.kind != kind:
-            raise ModelDataError(
-                f"{tool} needs a model that gives {kind}; {contract.model_name} gives "
-                f"{contract.kind}."
-            )
-        source = open_source(raster, crs=where.out_crs, resolution=where.cell_size, snap=where.snap)
-        source = _as_trained(fit_bands(source, contract), contract, where)
-        _check_cell_size(source.grid, contract)
-        options = tile_options(contract, model_arguments)
-        plan = TilePlan.make(
-            source.grid,
-            tile_px=options.tile_px,
-            padding_px=options.padding_px,
-            merge=options.merge,
-            extent=_extent(where, source),
-            block_px=block_size,
-        )
-        area = None if where.mask is None else _area(where.mask, source.grid)
-        settings = {
-            "tool": tool,
-            "source": source.identity(),
-            "model": ref.sha256,
-            "plan": plan.answer(),
-            "options": options.run.answer(),
-            "area": None if area is None else area.fingerprint(),
-        }
-        yield Job(
-            tool=tool,
-            source=source,
-            model=ref,
-            contract=contract,
-            options=options,
-            context=where,
-            plan=plan,
-            device=device,
-            area=area,
-            settings=settings,
-        )
-
-
-def fit_bands(source: RasterSource, contract: ModelContract) -> RasterSource:
-    """The source with its bands as the network takes them.
-
-    Raises
-    ------
-    ModelDataError
-        The bands cannot be told, or the pixels are of another kind than the model was trained on.
-    """
-    need = contract.extract_bands
-    names = [contract.band_names[b] for b in need] if contract.band_names else []
-    if source.count == contract.source_bands:
-        numbers = [band + 1 for band in need]
-    elif names and len(set(names)) == len(names) and set(names) <= set(source.band_names):
-        numbers = [source.band_names.index(name) + 1 for name in names]
-    else:
-        trained = f" ({', '.join(contract.band_names)})" if contract.band_names else ""
-        raise ModelDataError(
-            f"{source.name} has {source.count} bands "
-            f"({', '.join(source.band_names) or 'unnamed'}); {contract.model_name} was trained on "
-            f"{contract.source_bands}{trained}. Choose the bands: "
-            f"geodl.open_raster(path, bands=[...])."
-        )
-    if contract.dtype == "uint8" and source.dtype.name != "uint8":
-        raise ModelDataError(
-            f"{source.name} holds {source.dtype.name}; {contract.model_name} was trained on 8-bit "
-            f"pixels and would see noise. Scale the raster as the training data was and pass "
-            f'the result of geodl.open_raster(path) ... .astype("uint8").'
-        )
-    if numbers == list(range(1, source.count + 1)):
-        return source
-    return open_source(source, bands=numbers)
-
-
-def _as_trained(source: RasterSource, contract: ModelContract, context: RunContext) -> RasterSource:
-    """The source resampled as the training chips were, unless the caller set the cell size."""
-    if contract.pixel_scale == 1 or context.cell_size is not None or context.snap is not None:
-        return source
-    x, y = (side / contract.pixel_scale for side in source.grid.cell_size_xy)
-    return open_source(source, resolution=(x, y))
-
-
-def _check_cell_size(grid: GeoGrid, contract: ModelContract) -> None:
-    if contract.cell_size is None or grid.crs is None:
-        return
-    cell = max(grid.cell_size_xy) * metres_per_unit(grid.crs)
-    least, most = (side / contract.pixel_scale for side in contract.cell_size)
-    if not least * 0.8 <= cell <= most * 1.25:
-        warnings.warn(
-            f"The raster's cells measure {cell:.3g} m, those of the model's training data "
-            f"{least:.3g} to {most:.3g} m; objects will look larger or smaller than what it knows. "
-            f'Set context={{"cellSize": ...}} to resample.',
-            DataWarning,
-            stacklevel=2,
-        )
-
-
-def _device(wanted: str | None) -> str:
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise OptionError(
-            'processorType="GPU": torch sees no GPU here; use "CPU", or see `geodl doctor`.'
-        )
-    return wanted or ("cuda" if there else "cpu")
-
-
-def _extent(context: RunContext, source: RasterSource) -> Window | None:
-    if context.extent is None:
-        return None
-    return extent_window(context.extent, context.extent_crs, source.grid, source.name)
-
-
-def _area(mask: Any, grid: GeoGrid) -> Area:
-    features = read_features(mask, crs=grid.crs)
-    area = Area.of(features.geometry.to_numpy())
-    if not area.polygons:
-        raise DataError("context mask has no polygons; give features that cover the area to map")
-    return area
 
 
 @contextmanager
