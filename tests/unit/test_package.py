@@ -141,7 +141,7 @@ def test_every_import_is_a_declared_dependency(project: dict[str, Any]) -> None:
 
 def test_every_dependency_of_the_core_is_used(project: dict[str, Any]) -> None:
     # rasterio's companions that xarray, fsspec or fit() load by name.
-    by_name = {"h5netcdf", "tensorboard"}
+    by_name = {"h5netcdf", "h5py", "tensorboard"}
     used = {_DISTRIBUTION.get(module, module).lower() for module in _top_level_imports()}
     assert _names(project["project"]["dependencies"]) - used <= by_name
 
