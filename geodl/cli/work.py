@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from geodl.cli.main import Run, Word
@@ -86,8 +87,9 @@ def _add_client(parser: argparse.ArgumentParser) -> None:
         "--client",
         dest="connect_to",
         metavar="TARGET",
-        default=None,
-        help="run on a Dask cluster: local, cuda, slurm, an address or a scheduler file",
+        default=os.environ.get("GEODL_CLIENT") or None,
+        help="run on a Dask cluster: local, cuda, slurm, an address, a scheduler file or a recipe "
+        "(default: GEODL_CLIENT)",
     )
 
 
