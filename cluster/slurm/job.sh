@@ -30,7 +30,7 @@ if [ -n "${GEODL_ENVIRONMENT:-}" ]; then
 fi
 [ $# -gt 0 ] || { echo "usage: sbatch [options] job.sh COMMAND [ARGUMENTS]" >&2; exit 2; }
 
-folder="$SLURM_SUBMIT_DIR/.geodl-job-$SLURM_JOB_ID"
+folder="$PWD/.geodl-job-$SLURM_JOB_ID"
 mkdir -p "$folder"
 export GEODL_CLIENT="$folder/scheduler.json"
 rm -f "$GEODL_CLIENT"

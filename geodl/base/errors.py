@@ -66,6 +66,10 @@ class BlockError(GeodlError, RuntimeError):
     """One or more blocks failed; the message names them, finished ones are kept."""
 
 
+class ClusterError(GeodlError, RuntimeError):
+    """Workers that cannot do the run; names them, what they lack and the remedy."""
+
+
 class BundleError(GeodlError, ValueError):
     """A model package that is corrupt, foreign, unsafe or of a newer schema."""
 

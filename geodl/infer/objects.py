@@ -20,6 +20,7 @@ from geodl.core.plan import BlockSpec, TilePlan
 from geodl.infer.area import Area
 from geodl.infer.augment import symmetries, turn, turn_boxes_back
 from geodl.infer.ownership import centres, owned
+from geodl.infer.probe import probe_inputs
 from geodl.infer.tiles import TileRunner, clean_block, cut_tile
 from geodl.ops.nms import suppress
 
@@ -113,6 +114,9 @@ class ObjectBlocks:
     batch: int
     device: str
     area: Area | None = None
+
+    def probe(self) -> None:
+        probe_inputs(self.source, self.model, self.device)
 
     def read(self, spec: BlockSpec) -> RasterBlock:
         return clean_block(self.source.read(self.frame(spec)))

@@ -18,6 +18,7 @@ from geodl.core.grid import Window
 from geodl.core.plan import BlockSpec, TilePlan
 from geodl.infer.area import Area
 from geodl.infer.augment import Policy, merged_scores, symmetries
+from geodl.infer.probe import probe_inputs
 from geodl.infer.tiles import TileRunner, clean_block, cut_tile
 from geodl.io.regions import RegionStore
 
@@ -76,6 +77,9 @@ class PixelBlocks:
     device: str
     area: Area | None = None
     store: str | None = None
+
+    def probe(self) -> None:
+        probe_inputs(self.source, self.model, self.device)
 
     def read(self, spec: BlockSpec) -> RasterBlock:
         """Pixels of all the block's tiles inside the raster, 0 where there is no data."""

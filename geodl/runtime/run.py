@@ -116,6 +116,8 @@ def run_blocks(
 
     Raises
     ------
+    ClusterError
+        A worker of the client lacks something that the blocks need.
     BlockError
         Blocks failed for good, or a worker was lost for good: they are named. The others are
         finished and kept.
@@ -306,8 +308,10 @@ def _run_on_client(
     from distributed import as_completed
 
     from geodl.runtime.connect import prepare_workers
+    from geodl.runtime.preflight import preflight
 
     threads = prepare_workers(client)
+    preflight(client, task, ledger.folder)
     prefix = f"geodl_{name}_{ledger.fingerprint[:8]}"
     pending: dict[Any, Spec] = {}
     waiting = as_completed(with_results=False)
