@@ -36,6 +36,7 @@ def classify_pixels(
     progress: bool = True,
     overwrite: bool = False,
     block_size: int | None = None,
+    report: str | os.PathLike[str] | None = None,
     **kwargs: Any,
 ) -> xr.DataArray:
     """Classify every pixel of a raster.
@@ -64,6 +65,8 @@ def classify_pixels(
         A Dask client; None takes the active one, or this process.
     block_size
         Pixels; rounded up to whole tile strides. Does not change the result.
+    report
+        ``.html`` page to write on what the client's workers did and when.
 
     Returns
     -------
@@ -95,6 +98,7 @@ def classify_pixels(
         separately=process_all_raster_items,
         client=client,
         progress=progress,
+        report=report,
         finalise=_finalise,
         store=_store,
     )
