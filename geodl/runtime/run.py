@@ -97,6 +97,7 @@ def run_blocks(
     name: str = "infer",
     cancel: threading.Event | None = None,
     watch: Callable[[int, int], None] | None = None,
+    pixels: int = 0,
 ) -> RunSummary:
     """Run all blocks that the ledger does not hold yet.
 
@@ -113,6 +114,8 @@ def run_blocks(
         Set it to stop after the blocks in flight.
     watch
         Called with (done, total) after each block.
+    pixels
+        Of all blocks together, for the throughput on the page ``/geodl`` of a client's dashboard.
 
     Raises
     ------
@@ -139,7 +142,7 @@ def run_blocks(
     outcomes = (
         _run_here(task, left, ledger.folder, stop)
         if client is None
-        else _run_on_client(task, left, ledger, client, name, stop)
+        else _run_on_client(task, left, ledger, client, name, stop, summary, pixels)
     )
     try:
         _gather(outcomes, summary, bar)
@@ -303,16 +306,20 @@ def _run_on_client(
     client: Any,
     name: str,
     stop: threading.Event,
+    summary: RunSummary,
+    pixels: int,
 ) -> Generator[Outcome, None, None]:
     """Blocks on the workers, a bounded number at once."""
     from distributed import as_completed
 
     from geodl.runtime.connect import prepare_workers
+    from geodl.runtime.live import LiveRun
     from geodl.runtime.preflight import preflight
 
     threads = prepare_workers(client)
     preflight(client, task, ledger.folder)
     prefix = f"geodl_{name}_{ledger.fingerprint[:8]}"
+    live = LiveRun(client, prefix, name, summary.total, summary.done, pixels, threads)
     pending: dict[Any, Spec] = {}
     waiting = as_completed(with_results=False)
     attempt = os.urandom(3).hex()
@@ -338,11 +345,16 @@ def _run_on_client(
             spec = pending.pop(future)
             submit(1)
             if future.status == "finished":
-                yield spec, future.result(), None
+                report = future.result()
+                live.finished(report)
+                yield spec, report, None
             else:
-                yield spec, None, _failure(future, spec)
+                error = _failure(future, spec)
+                live.failed(spec.name, error)
+                yield spec, None, error
             future.release()
     finally:
+        live.end(stopped=bool(pending) or stop.is_set())
         if pending:
             client.cancel(list(pending))
 

@@ -48,6 +48,7 @@ def detect_objects(
     progress: bool = True,
     overwrite: bool = False,
     block_size: int | None = None,
+    report: str | os.PathLike[str] | None = None,
     **kwargs: Any,
 ) -> GeoDataFrame:
     """Find objects in a raster.
@@ -79,6 +80,8 @@ def detect_objects(
         A Dask client; None takes the active one, or this process.
     block_size
         Pixels; rounded up to whole tile strides. Does not change the result.
+    report
+        ``.html`` page to write on what the client's workers did and when.
 
     Returns
     -------
@@ -111,6 +114,7 @@ def detect_objects(
         separately=process_all_raster_items,
         client=client,
         progress=progress,
+        report=report,
         finalise=partial(_finalise, overlaps=overlaps),
         join=_together,
     )

@@ -22,6 +22,7 @@ from geodl.io.manifest import write_manifest
 from geodl.runtime.connect import active_client
 from geodl.runtime.future import RunFuture, start
 from geodl.runtime.ledger import Ledger
+from geodl.runtime.report import check_report, reported
 from geodl.runtime.run import RunSummary, run_blocks
 from geodl.tools.job import Job, prepared
 from geodl.tools.product import Product
@@ -85,6 +86,7 @@ def run_job(
                 name=job.tool,
                 cancel=threading.Event() if future is None else future.stop,
                 watch=None if future is None else future.watch,
+                pixels=job.plan.extent.pixels,
             )
         ledger.refresh()
         before = time.monotonic()
@@ -159,6 +161,8 @@ class ToolCall:
         Formats of the product; the first is the default.
     finalise, store
         See :func:`run_job`.
+    report
+        Page that tells what a client's workers did.
     join
         Makes one result of those of several rasters that were processed separately.
     """
@@ -177,6 +181,7 @@ class ToolCall:
     separately: bool
     client: Any
     progress: bool
+    report: str | os.PathLike[str] | None
     finalise: Callable[[Job, Ledger, Path], Any]
     store: Callable[[Job, Path], str] | None = None
     join: Callable[[list[Any]], Any] = list
@@ -185,9 +190,14 @@ class ToolCall:
         """Run now, or beside the caller, or only say how many worker-hours are expected."""
         if estimate:
             return sum(self._each(self._estimate))
-        if future:
-            return start(self._product)
-        return self._product(None)
+        client = active_client() if self.client is None else self.client
+        report = check_report(client, self.report)
+
+        def make(handle: RunFuture | None) -> Any:
+            with reported(client, report):
+                return self._product(handle)
+
+        return start(make) if future else make(None)
 
     def _product(self, handle: RunFuture | None) -> Any:
         if not self._several():
