@@ -22,6 +22,8 @@ DATASETS = Registry(
         "Export_Tiles": "geodl.data.superres:SuperResolution",
         "PointCloud": "geodl.data.points:PointCloud",
         "PointCloudOD": "geodl.data.point_objects:PointCloudOD",
+        "PSETAE": "geodl.data.series:Psetae",
+        "ClimaX": "geodl.data.forecast:ClimaX",
         "SR3": "geodl.data.superres:SuperResolution",
     },
     group="geodl.datasets",

@@ -102,17 +102,20 @@ class StackLoader:
         cut to its middle square and repeated to the second's size. 1: images of one size.
     resize_to
         (height, width) that images are resized to, or None; for samples without labels.
+    any_size
+        Whether images of one set may differ in size.
     """
 
     targets: TargetKind
     read_label: Callable[[Path], Any] | None = None
     factor: int = 1
     resize_to: tuple[int, int] | None = None
+    any_size: bool = False
 
     def __call__(self, sample: PairedSample) -> LoadedChip:
         images = [read_image(path) for path in sample.files]
         for images_of, path, image in zip(sample.layout.sets, sample.files, images, strict=True):
-            _check_shape(path, image.data.shape, images_of)
+            _check_shape(path, image.data.shape, images_of, self.any_size)
         data, masks = [image.data for image in images], [image.mask for image in images]
         if self.factor > 1:
             data[0], masks[0] = _repeated(data[0], self.factor), _repeated(masks[0], self.factor)
@@ -147,9 +150,9 @@ def _square(image: np.ndarray, step: int) -> np.ndarray:
     return image[..., row : row + side, col : col + side]
 
 
-def _check_shape(path: Path, shape: tuple[int, ...], images: ImageSet) -> None:
+def _check_shape(path: Path, shape: tuple[int, ...], images: ImageSet, any_size: bool) -> None:
     bands, height, width = shape
-    if bands != images.bands or (width, height) != images.size:
+    if bands != images.bands or ((width, height) != images.size and not any_size):
         raise FormatError(
             f"{path} has {bands} bands of {width} x {height} pixels; the first chip of "
             f"{images.folder} has {images.bands} of {images.size[0]} x {images.size[1]}. "

@@ -202,3 +202,18 @@ def named(classes: ClassTable, request: DataRequest) -> ClassTable:
             f"{', '.join(f'{e.value} ({e.name})' for e in classes) or 'none'}."
         )
     return ClassTable(tuple(replace(e, name=mapping.get(e.value, e.name)) for e in classes))
+
+
+def refuse_transforms(request: DataRequest) -> None:
+    """Refuse transforms of one's own for a type whose samples are no pictures to move.
+
+    Raises
+    ------
+    OptionError
+        ``transforms`` is neither None, True nor False.
+    """
+    if not (request.transforms is None or isinstance(request.transforms, bool)):
+        raise OptionError(
+            f"transforms={request.transforms!r}: {request.dataset_type} takes no transforms; give "
+            "None for the default or False for none."
+        )
