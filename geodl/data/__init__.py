@@ -24,6 +24,8 @@ DATASETS = Registry(
         "PointCloudOD": "geodl.data.point_objects:PointCloudOD",
         "PSETAE": "geodl.data.series:Psetae",
         "ClimaX": "geodl.data.forecast:ClimaX",
+        "ImageCaptioning": "geodl.data.captioning:ImageCaptioning",
+        "ObjectTracking": "geodl.data.tracking:ObjectTracking",
         "SR3": "geodl.data.superres:SuperResolution",
     },
     group="geodl.datasets",

@@ -26,7 +26,7 @@ DOCUMENTED: dict[str, str] = {
     "channels_of_interest": _SERIES,
     "n_temporal": _SERIES,
     "n_temporal_dates": _SERIES,
-    "num_workers": "image chips",
+    "num_workers": "all data",
     "forecast_timesteps": _CLIMATE,
     "hrs_each_step": _CLIMATE,
     "split": "image chips",

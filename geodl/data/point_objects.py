@@ -17,16 +17,9 @@ from geodl.base.options import as_bool
 from geodl.core.classes import ClassTable
 from geodl.data.dataset import seeded
 from geodl.data.paired import loader_limit
+from geodl.data.point_classes import CodeRules, check_sets_alike, code_rules, codes_of, kept_blocks
 from geodl.data.point_data import ObjectPointData
-from geodl.data.points import (
-    BATCH_POINTS,
-    POINT_KEYWORDS,
-    CodeRules,
-    check_sets_alike,
-    code_rules,
-    codes_of,
-    kept_blocks,
-)
+from geodl.data.points import BATCH_POINTS, POINT_KEYWORDS
 from geodl.data.request import DataRequest
 from geodl.data.sample_data import common_fields, named, one_folder, refuse_arguments
 from geodl.data.store import ChipStore, LoadedChip

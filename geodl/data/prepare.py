@@ -32,21 +32,24 @@ def prepare_data(
     working_dir: str | os.PathLike[str] | None = None,
     **kwargs: Any,
 ) -> ChipData | SampleData:
-    """Prepare exported training chips for training.
+    """Prepare training data of any type for training.
 
-    The export is only read; models and caches go to ``working_dir``.
+    The export is only read; models and caches go to ``working_dir``. What the items hold is said
+    by the class of the dataset type, see ``geodl.data.DATASETS``.
 
     Parameters
     ----------
     path
         Folder of the export, or a list of such folders, which are merged: they must have one
-        format, band count, dtype and tile size; classes are united by value.
+        format, band count, dtype and tile size; classes are united by value. Types that are no
+        chips, and those of two or more exports side by side, take one folder.
     class_mapping
         Class value to name, instead of the names in the export. Values may be text.
     chip_size
         Side of the square items in pixels; multiples of 32 suit all networks. Larger chips are
         cropped, at random to train and in the middle to validate. The shorter side of smaller
-        chips takes its place. Without effect when ``transforms`` is False.
+        chips takes its place. Without effect when ``transforms`` is False, and for superres,
+        WNet_cGAN, Pix2Pix, CycleGAN, ObjectTracking, time series and point clouds.
     val_split_pct
         Share of the chips that validate, 0..1; at least one chip does.
     batch_size
@@ -57,13 +60,17 @@ def prepare_data(
         False: none. A pair (training, validation) of transforms, lists of them or None, each
         called with a dict of tv_tensors (``image`` float32 in 0..1 over the band's range,
         ``valid``, and ``boxes`` with ``labels``, or ``classes``) and returning it, as those of
-        `torchvision.transforms.v2` do. Something that is no pair is for training.
+        `torchvision.transforms.v2` do. Something that is no pair is for training. Samples of
+        several images have the bands of all of them in one ``image``. Point clouds take a
+        :class:`Transform3d`, or a pair of them or None; videos and series take none of their own.
     collate_fn
         Joins items to a batch; usually the default works.
     seed
         Makes the split, the batches and their augmentation repeatable.
     dataset_type
-        Only for folders without the export's own metadata, which otherwise decides.
+        For folders without the export's own metadata, which otherwise decides; and for another
+        use of the same files: ``superres``, ``Pix2Pix``, ``CycleGAN``, ``ChangeDetection``,
+        ``ObjectTracking``, ``PSETAE``.
     resize_to
         Side, or (height, width), that chips are resized to before they are cropped; for
         PASCAL_VOC_rectangles. Smaller than ``chip_size`` it takes its place.
@@ -77,9 +84,22 @@ def prepare_data(
         ``norm_pct``: share of the chips that band statistics are computed from where the export
         has none (default 0.3; all of fewer than 300 chips).
 
+        ChangeDetection: ``split="folder"`` takes the sub-folders ``train`` and ``val`` as they
+        are. superres: ``downsample_factor`` (default 4). PSETAE: ``n_temporal`` and
+        ``n_temporal_dates`` (``YYYY-MM-DD``) unless the export says its dates; ``min_points``,
+        pixels of a region (default 64); ``timesteps_of_interest`` and ``channels_of_interest``,
+        lists of positions from 0. ClimaX: ``forecast_timesteps`` (default 1) and
+        ``hrs_each_step`` (default 1).
+
+        Point clouds: ``min_points``, the smallest block that is kept; ``extra_features``,
+        attributes besides x, y and z; ``remap_classes``, a dict of code to code;
+        ``classes_of_interest``, codes after that, one of which a block must hold;
+        ``background_classcode``: the code that all other classes become (PointCloud), or True to
+        drop them (PointCloudOD).
+
     Returns
     -------
-    ChipData
+    ChipData or SampleData
         ``train_ds``, ``valid_ds``, ``classes``, ``show_batch(rows)`` and what models read.
 
     Raises
@@ -90,10 +110,12 @@ def prepare_data(
         A folder or file that is missing or broken; names it. Label files that are only read with
         their item raise then.
     DataError
-        Folders that do not fit together, values in ``class_mapping`` that no class has, or fewer
-        than two usable chips.
+        Folders or sets that do not fit together, values in ``class_mapping`` that no class has,
+        or fewer than two usable chips.
     NotSupportedError
-        An unknown dataset type.
+        An unknown dataset type; several folders of a type that takes one.
+    MissingPackageError
+        Point clouds without h5py.
     """
     paths = as_paths(path)
     name = infer_dataset_type(paths[0], dataset_type)
