@@ -88,7 +88,7 @@ class ChipFormat(ABC):
         """JSON of a chip that :meth:`finalise` gets; None for formats without root files."""
         return None
 
-    def finalise(
+    def finalise(  # noqa: B027 - most formats have nothing to add
         self,
         folder: Path,
         fragments: Iterable[tuple[int, Any]],

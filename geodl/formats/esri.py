@@ -34,6 +34,8 @@ class ExportFacts:
         WKT, or None.
     band_names2
         Of the second raster; empty without one.
+    rasters
+        Number of images that chips come from.
     extra
         Further keys of the EMD.
     """
@@ -46,6 +48,7 @@ class ExportFacts:
     crs: str | None
     image_space: str = "MAP_SPACE"
     band_names2: tuple[str, ...] = ()
+    rasters: int = 1
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -72,7 +75,7 @@ def data_emd(facts: ExportFacts, counts: ExportCounts) -> dict[str, Any]:
         "MaxCellSize": largest,
         "Classes": facts.classes.to_json(),
         "InputRastersProps": {
-            "RasterCount": 1,
+            "RasterCount": facts.rasters,
             "SensorName": "",
             "BandNames": list(facts.band_names),
         },

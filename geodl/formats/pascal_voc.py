@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
-from xml.sax.saxutils import escape
+from xml.etree.ElementTree import Element
 
 import numpy as np
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import parse
 
 from geodl.base.errors import FormatError
 from geodl.core.classes import ClassTable
@@ -20,14 +15,12 @@ from geodl.formats.boxes import (
     BoxFormat,
     class_value,
     classes_of_names,
-    edge,
     inside_chip,
     no_boxes,
     whole_number,
 )
 from geodl.formats.images import chip_size, place
-
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
+from geodl.formats.voc_xml import annotation, box_of, read_xml, text_of
 
 
 class PascalVoc(BoxFormat):
@@ -38,7 +31,7 @@ class PascalVoc(BoxFormat):
 
     def write_label(self, frame: ChipFrame, label: BoxLabels, classes: ClassTable) -> None:
         path = frame.folder / self.label_paths(frame.stem)[0]
-        place(path, _annotation(frame, label).encode())
+        place(path, annotation(frame, label.values.tolist(), label.boxes).encode())
 
     def read_label(self, ref: ChipRef, folder: ChipFolder) -> BoxLabels:
         """Read the boxes of a chip. Elements that geodl does not know are passed over.
@@ -52,12 +45,12 @@ class PascalVoc(BoxFormat):
         if not ref.labels:
             return no_boxes()
         path = ref.labels[0]
-        root = _read_xml(path)
+        root = read_xml(path)
         boxes, values = [], []
         for position, node in enumerate(root.iter("object"), start=1):
             where = f"{path}, object {position}"
-            values.append(class_value(_text(node, "name", where), folder.classes, where))
-            boxes.append(_box(node, where))
+            values.append(class_value(text_of(node, "name", where), folder.classes, where))
+            boxes.append(box_of(node, where))
         if folder.fixed_size:
             _check_size(root, folder, path)
         if not boxes:
@@ -70,67 +63,9 @@ class PascalVoc(BoxFormat):
         names: set[str] = set()
         for ref in chips:
             for label in ref.labels:
-                root = _read_xml(label)
-                names |= {_text(node, "name", str(label)) for node in root.iter("object")}
+                root = read_xml(label)
+                names |= {text_of(node, "name", str(label)) for node in root.iter("object")}
         return classes_of_names(names, path)
-
-
-@functools.cache
-def _version() -> str:
-    return version("geodl")
-
-
-def _annotation(frame: ChipFrame, label: BoxLabels) -> str:
-    parts = [
-        '<?xml version="1.0"?>\n<annotation>\n'
-        f"    <filename>{escape(frame.image)}</filename>\n"
-        f"    <source>\n        <annotation>geodl {_version()}</annotation>\n    </source>\n"
-        f"    <size>\n        <width>{frame.grid.width}</width>\n"
-        f"        <height>{frame.grid.height}</height>\n"
-        f"        <depth>{frame.bands}</depth>\n    </size>\n"
-    ]
-    for box, value in zip(label.boxes, label.values, strict=True):
-        sides = "".join(
-            f"            <{side}>{number + 0.0:.2f}</{side}>\n"
-            for side, number in zip(_SIDES, box, strict=True)
-        )
-        parts.append(
-            f"    <object>\n        <name>{value}</name>\n        <bndbox>\n{sides}"
-            "        </bndbox>\n    </object>\n"
-        )
-    return "".join(parts) + "</annotation>\n"
-
-
-def _read_xml(path: Path) -> Element:
-    try:
-        root: Element = parse(path, forbid_dtd=True).getroot()
-    except DefusedXmlException as error:
-        raise FormatError(
-            f"{path} declares a DTD or an entity ({error}); labels are plain XML. Remove it."
-        ) from error
-    except (ParseError, UnicodeError, LookupError, ValueError) as error:
-        raise FormatError(
-            f"{path} is not well-formed XML ({error}); export the chip again, or remove it."
-        ) from error
-    except OSError as error:
-        raise FormatError(f"{path} cannot be read ({error.strerror}).") from error
-    if root.tag != "annotation":
-        raise FormatError(f"{path} has the root <{root.tag}>; a VOC label has <annotation>.")
-    return root
-
-
-def _text(node: Element, tag: str, where: str) -> str:
-    text = (node.findtext(tag) or "").strip()
-    if not text:
-        raise FormatError(f"{where} has no <{tag}>; every object needs a name and a bndbox.")
-    return text
-
-
-def _box(node: Element, where: str) -> list[float]:
-    frame = node.find("bndbox")
-    if frame is None:
-        raise FormatError(f"{where} has no <bndbox>; every object needs a name and a bndbox.")
-    return [edge(_text(frame, side, f"{where}, <bndbox>"), f"<{side}>", where) for side in _SIDES]
 
 
 def _check_size(root: Element, folder: ChipFolder, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -167,6 +167,27 @@ def _united(names: dict[int, str], known: ClassTable | None) -> ClassTable:
     return ClassTable.from_json([*known.to_json(), *added])
 
 
-def classes_of_values(values: Iterable[int], known: ClassTable | None) -> ClassTable:
-    """The classes of a class raster, named by their numbers; 0 is left out."""
-    return _united({value: str(value) for value in sorted(set(values) - {0})}, known)
+def classes_of_values(
+    values: Iterable[int], known: ClassTable | None, names: Mapping[int, str] | None = None
+) -> ClassTable:
+    """The classes of a class raster, named by ``names`` or their numbers; 0 is left out."""
+    chosen = names or {}
+    found = {value: chosen.get(value, str(value)) for value in sorted(set(values) - {0})}
+    if len(set(found.values())) < len(found):
+        found = {value: str(value) for value in found}
+    return _united(found, known)
+
+
+def united(tables: Iterable[ClassTable]) -> ClassTable:
+    """The classes of several tables by value; the first name of a value counts.
+
+    Raises
+    ------
+    DataError
+        Two values of one name.
+    """
+    entries: dict[int, dict[str, Any]] = {}
+    for table in tables:
+        for entry in table.to_json():
+            entries.setdefault(entry["Value"], entry)
+    return ClassTable.from_json(entries[value] for value in sorted(entries))

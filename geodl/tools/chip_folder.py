@@ -17,7 +17,7 @@ from geodl.base.errors import (
     OutputExistsError,
 )
 from geodl.base.files import read_json, write_atomic, write_json
-from geodl.formats import ChipFolder
+from geodl.formats import FORMATS, ChipFolder, ChipFormat
 from geodl.formats.accumulated import counts_of_export
 from geodl.formats.base import ESRI_EMD, ESRI_MAP, ESRI_STATS, ESRI_TEXT
 from geodl.formats.counts import ExportCounts
@@ -35,6 +35,8 @@ _BASE = "base"
 _LITTER = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 _STEM = re.compile(r"^(\d{9})\.")
 _PART = re.compile(r"^\..+\.part$")
+# Where chips and labels lie, some of them in folders of classes.
+_FOLDERS = ("images", "images2", "labels", "labels2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +120,32 @@ class ExportFolder:
         """Delete what an export has written here, and nothing else."""
         for path in self._written():
             path.unlink(missing_ok=True)
-        for name in _ROOT_FILES:
+        for name in (*_ROOT_FILES, *self._own_roots()):
             (self.path / name).unlink(missing_ok=True)
         remove_parts(self.path)
         shutil.rmtree(self.run_folder, ignore_errors=True)
-        for name in ("images", "labels"):
-            folder = self.path / name
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+        for name in _FOLDERS:
+            for folder in (*_sub_folders(self.path / name), self.path / name):
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+    def _own_roots(self) -> tuple[str, ...]:
+        """Root files beside Esri's of the export that stands here or was begun."""
+        modes = [self._settings().get("options", {}).get("metadata_format")]
+        if (self.path / ESRI_STATS).exists():
+            stats = read_json(self.path / ESRI_STATS)
+            modes.append(stats.get("MetaDataMode") if isinstance(stats, dict) else None)
+        return tuple(
+            name
+            for mode in modes
+            if isinstance(mode, str) and mode in FORMATS
+            for name in FORMATS[mode].root_files
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        known = read_json(self.run_folder / "run.json") if self.unfinished else None
+        settings = known.get("settings") if isinstance(known, dict) else None
+        return settings if isinstance(settings, dict) else {}
 
     def _written(self) -> Iterable[Path]:
         """Files that ``map.txt`` lists, and those that an unfinished run has numbered."""
@@ -134,22 +154,24 @@ class ExportFolder:
                 text = (root / ESRI_MAP).read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError):
                 continue
-            for token in text.split():
-                parts = token.replace("\\", "/").split("/")
-                if parts[0] in ("images", "labels") and ".." not in parts:
+            # Two blanks stand between paths: names of class folders may hold one.
+            for token in re.split(r"\s{2,}|\s*\n", text):
+                parts = token.strip().replace("\\", "/").split("/")
+                if parts[0] in _FOLDERS and ".." not in parts:
                     yield from image_files(self.path.joinpath(*parts))
+                    if parts[0] == "images":
+                        yield from image_files(self.path / "images2" / parts[-1])
         if self.unfinished:
             yield from self._numbered()
 
     def _numbered(self) -> Iterable[Path]:
-        known = read_json(self.run_folder / "run.json")
-        first = int(known.get("settings", {}).get("options", {}).get("first", 0))
-        for name in ("images", "labels"):
-            folder = self.path / name
-            for path in folder.iterdir() if folder.is_dir() else ():
-                stem = _STEM.match(path.name)
-                if stem and int(stem[1]) >= first:
-                    yield path
+        first = int(self._settings().get("options", {}).get("first", 0))
+        for name in _FOLDERS:
+            for folder in (self.path / name, *_sub_folders(self.path / name)):
+                for path in folder.iterdir() if folder.is_dir() else ():
+                    stem = _STEM.match(path.name)
+                    if stem and int(stem[1]) >= first:
+                        yield path
 
     # -- adding to an export ------------------------------------------------------------------
 
@@ -165,7 +187,7 @@ class ExportFolder:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         if self.first > 0 and self.path.joinpath(ESRI_MAP).exists():
-            for name in _ROOT_FILES:
+            for name in (*_ROOT_FILES, *self._own_roots()):
                 if (self.path / name).exists():
                     shutil.copyfile(self.path / name, scratch / name)
         os.replace(scratch, base)
@@ -207,32 +229,35 @@ class ExportFolder:
                 f"next free number is {max(numbers) + 1}."
             )
 
-    def make_folders(self) -> None:
-        for name in ("images", "labels"):
+    def make_folders(self, chip_format: ChipFormat, *, second: bool) -> None:
+        for name in ("images", *chip_format.label_folders, *(["images2"] if second else [])):
             (self.path / name).mkdir(exist_ok=True)
 
     # -- finishing ----------------------------------------------------------------------------
 
     def write_roots(
-        self, facts: ExportFacts, counts: ExportCounts, chips: int, chip_format: str
+        self, facts: ExportFacts, counts: ExportCounts, written: WrittenChips, chip_format: str
     ) -> None:
-        """The four root files; lines of the export that was added to go first.
+        """The root files; lines of the export that was added to go first.
 
         Raises
         ------
         OutputError
             They cannot be written, for example because the disk is full.
         """
-        if self.first + chips > MOST_CHIPS:
-            raise OptionError(f"{self.first + chips} chips do not fit the nine digits of names.")
+        if self.first + written.count > MOST_CHIPS:
+            raise OptionError(
+                f"{self.first + written.count} chips do not fit the nine digits of names."
+            )
         kept = self.run_folder / _BASE / ESRI_MAP
         before = kept.read_text(encoding="utf-8-sig") if kept.exists() else ""
         if before and not before.endswith("\n"):
             before += "\n"
-        stems = map(stem_of, range(self.first, self.first + chips))
-        lines = map_text(facts.chip_format, stems, SUFFIXES[chip_format])
+        lines = written.lines(facts.chip_format, self.first, SUFFIXES[chip_format])
         remove_parts(self.path)
+        base = self.run_folder / _BASE if kept.exists() else None
         try:
+            facts.chip_format.finalise(self.path, written.fragments(), facts.classes, base)
             write_atomic(self.path / ESRI_TEXT, stats_text(facts, counts))
             write_atomic(self.path / ESRI_MAP, before + lines)
             write_json(self.path / ESRI_STATS, accumulated_stats(facts, counts))
@@ -241,10 +266,39 @@ class ExportFolder:
             raise output_error(self.path, error) from error
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenChips:
+    """The chips of a run.
+
+    Parameters
+    ----------
+    count
+        How many.
+    entries
+        Number, line of ``map.txt`` and fragment of each chip, ascending; none for formats whose
+        names do not depend on labels.
+    """
+
+    count: int
+    entries: list[list[Any]]
+
+    def lines(self, chip_format: ChipFormat, first: int, suffix: str) -> str:
+        if self.entries:
+            return "".join(line for _, line, _ in self.entries)
+        return map_text(chip_format, map(stem_of, range(first, first + self.count)), suffix)
+
+    def fragments(self) -> Iterable[tuple[int, Any]]:
+        return ((number, fragment) for number, _, fragment in self.entries)
+
+
+def _sub_folders(path: Path) -> list[Path]:
+    return [entry for entry in path.iterdir() if entry.is_dir()] if path.is_dir() else []
+
+
 def remove_parts(path: Path) -> None:
     """Delete half-written files that a killed run has left."""
-    for name in ("images", "labels"):
-        folder = path / name
-        for entry in list(folder.iterdir()) if folder.is_dir() else ():
-            if _PART.match(entry.name):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+    for name in _FOLDERS:
+        for folder in (path / name, *_sub_folders(path / name)):
+            for entry in list(folder.iterdir()) if folder.is_dir() else ():
+                if _PART.match(entry.name):
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)

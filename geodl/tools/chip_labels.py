@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,20 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 import shapely
+from affine import Affine
+from rasterio.features import shapes
 
 from geodl.base.errors import DataError, DataWarning, GridMismatchError
 from geodl.core.blocks import RasterSource
 from geodl.core.classes import ClassTable
 from geodl.core.grid import GeoGrid, Window
-from geodl.formats.base import LabelKind
+from geodl.io.categories import category_names
 from geodl.io.crs import crs_label, same_crs
 from geodl.io.raster_warp import WarpedRaster
 from geodl.io.source import open_source
 from geodl.io.vector import features_on_grid
 from geodl.ops.labels import repaired, to_pixels
-from geodl.tools.chip_classes import classes_of
+from geodl.tools.chip_classes import classes_of, classes_of_values
 
 _VECTOR_SUFFIXES = frozenset(
     {".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".json", ".shp", ".gdb", ".gml",
@@ -33,6 +36,12 @@ _VECTOR_SUFFIXES = frozenset(
 )  # fmt: skip
 # Two grids whose pixels lie closer than this share of a pixel are the same grid.
 _ALIGNED_PX = 1e-3
+# Some 1.5 GB while the outlines of regions are found.
+_MOST_REGION_PX = 2**28
+
+
+class NoOverlapError(DataError):
+    """Labels that lie nowhere on an image; of several images, it has none of the chips."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,10 +64,14 @@ class FeatureLabels:
     def _tree(self) -> shapely.STRtree:
         return shapely.STRtree(self.geometries)
 
+    def positions(self, window: Window) -> np.ndarray:
+        """int64 (N,), ascending: features that may reach into a window."""
+        frame = shapely.box(window.col, window.row, window.col_stop, window.row_stop)
+        return np.sort(self._tree.query(frame))
+
     def within(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Geometries and values of features that may reach into a window, in the layer's order."""
-        frame = shapely.box(window.col, window.row, window.col_stop, window.row_stop)
-        found = np.sort(self._tree.query(frame))
+        found = self.positions(window)
         return self.geometries[found], self.values[found]
 
     def identity(self) -> dict[str, Any]:
@@ -78,11 +91,14 @@ class RasterLabels:
         One band of whole numbers.
     row_px, col_px
         Of the raster's upper left pixel in the image.
+    names
+        Class value to name, where the raster's side files tell some.
     """
 
     source: RasterSource
     row_px: int
     col_px: int
+    names: Mapping[int, str] = field(default_factory=dict)
 
     def read(self, window: Window) -> np.ndarray:
         """int32 (H, W): class values in a window of the image; 0 where there are none.
@@ -107,7 +123,11 @@ class RasterLabels:
         return values
 
     def identity(self) -> dict[str, Any]:
-        return {"raster": self.source.identity(), "corner": [self.row_px, self.col_px]}
+        return {
+            "raster": self.source.identity(),
+            "corner": [self.row_px, self.col_px],
+            "names": sorted(self.names.items()),
+        }
 
 
 Labels = FeatureLabels | RasterLabels
@@ -138,6 +158,7 @@ def raster_labels(labels: Any, grid: GeoGrid) -> RasterLabels:
         One of the two has a CRS and the other has none.
     """
     source = open_source(labels)
+    names = category_names(source.name)
     if source.count != 1 or source.dtype.kind not in "iu":
         raise DataError(
             f"The class raster {source.name} has {source.count} bands of {source.dtype}; labels "
@@ -161,8 +182,37 @@ def raster_labels(labels: Any, grid: GeoGrid) -> RasterLabels:
         source, corner = WarpedRaster.of(source, grid, grid.window, "nearest"), (0, 0)
     row, col = corner
     if source.grid.window.shift(row, col).intersect(grid.window).empty:
-        raise DataError(_no_overlap(source.name, source.grid.bounds, grid))
-    return RasterLabels(source=source, row_px=row, col_px=col)
+        raise NoOverlapError(_no_overlap(source.name, source.grid.bounds, grid))
+    return RasterLabels(source=source, row_px=row, col_px=col, names=names)
+
+
+def regions(raster: RasterLabels, grid: GeoGrid, known: ClassTable | None) -> FeatureLabels:
+    """Each connected region of one class (8 neighbours) of a class raster as a feature.
+
+    Raises
+    ------
+    DataError
+        The raster is too large to be taken as a whole, or holds no class.
+    """
+    if grid.window.pixels > _MOST_REGION_PX:
+        raise DataError(
+            f"{raster.source.name} has {grid.window.pixels:,} pixels on the image; one chip per "
+            f"region takes at most {_MOST_REGION_PX:,}. Turn it into polygons and give those."
+        )
+    values = raster.read(grid.window)
+    # Doubled, for rasterio warns of the identity transform from a thread beside others.
+    found = list(shapes(values, mask=values != 0, connectivity=8, transform=Affine.scale(2, 2)))
+    if not found:
+        raise DataError(f"{raster.source.name} holds no class on the image, only 0 or no data.")
+    outlines = np.array([shapely.geometry.shape(outline) for outline, _ in found], object)
+    halved = shapely.transform(outlines, lambda xy: xy / 2)
+    numbers = np.array([value for _, value in found]).astype(np.int64)
+    geometries, _ = repaired(halved)
+    return FeatureLabels(
+        geometries=geometries,
+        values=numbers,
+        classes=classes_of_values(numbers.tolist(), known, raster.names),
+    )
 
 
 def _corner(grid: GeoGrid, image: GeoGrid) -> tuple[int, int] | None:
@@ -185,7 +235,7 @@ def feature_labels(
     *,
     class_field: str | None,
     buffer_radius: float | None,
-    kind: LabelKind,
+    needs_area: bool,
     known: ClassTable | None,
     assume_crs: Any = None,
 ) -> FeatureLabels:
@@ -197,8 +247,8 @@ def feature_labels(
         A GeoDataFrame, or anything that geopandas reads.
     buffer_radius
         In units of the image's CRS; points and lines become areas.
-    kind
-        Whether they become boxes or pixels.
+    needs_area
+        Whether points without a radius are of no use.
     known
         Classes of the export that is appended to.
 
@@ -214,11 +264,11 @@ def feature_labels(
     table = pd.DataFrame(frame.drop(columns=frame.geometry.name)).reset_index(drop=True)
     values, classes = classes_of(table, class_field, known)
     geometries, rows = _single_points(frame.geometry.to_numpy())
-    geometries = _buffered(geometries, buffer_radius, kind)
+    geometries = _buffered(geometries, buffer_radius, needs_area)
     geometries, mended = repaired(to_pixels(geometries, grid.affine))
     inside = _on_image(geometries, grid)
     if not inside.any():
-        raise DataError(_no_overlap("The labels", tuple(frame.total_bounds), grid))
+        raise NoOverlapError(_no_overlap("The labels", tuple(frame.total_bounds), grid))
     _report(mended, int((~inside).sum()))
     return FeatureLabels(
         geometries=geometries[inside], values=values[rows][inside], classes=classes
@@ -240,11 +290,11 @@ def _single_points(geometries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return out, np.repeat(rows, repeats)
 
 
-def _buffered(geometries: np.ndarray, radius: float | None, kind: LabelKind) -> np.ndarray:
+def _buffered(geometries: np.ndarray, radius: float | None, needs_area: bool) -> np.ndarray:
     """Points and lines as areas of a radius around them; polygons stay as they are."""
     dimensions = shapely.get_dimensions(geometries)
     if radius is None:
-        if kind == "objects" and (dimensions == 0).any():
+        if needs_area and (dimensions == 0).any():
             raise DataError(
                 f"{int((dimensions == 0).sum())} labels are points, which have no extent; give "
                 "buffer_radius, the radius in map units of the area that each one stands for."
@@ -313,7 +363,7 @@ def open_labels(
     *,
     class_field: str | None,
     buffer_radius: float | None,
-    kind: LabelKind,
+    needs_area: bool,
     known: ClassTable | None,
     assume_crs: Any,
 ) -> Labels:
@@ -324,7 +374,7 @@ def open_labels(
             grid,
             class_field=class_field,
             buffer_radius=buffer_radius,
-            kind=kind,
+            needs_area=needs_area,
             known=known,
             assume_crs=assume_crs,
         )

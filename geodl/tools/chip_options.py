@@ -49,6 +49,15 @@ class ChipOptions:
         Share of a feature that a chip must hold to be labelled with it, 0..1.
     image_space
         ``MAP_SPACE``, ``IMAGE_SPACE`` or ``PIXEL_SPACE``.
+    rotation_deg
+        Step between turned copies of each chip; 0 makes none.
+    blacken, fixed_size
+        Of chips that are cut for features: whether the rest is black, and whether all have the
+        size of a tile.
+    instance_field
+        Class field of the objects of panoptic labels.
+    every_item
+        Whether each of several rasters is an image of its own, rather than all a mosaic.
     """
 
     tile_yx: tuple[int, int]
@@ -64,6 +73,11 @@ class ChipOptions:
     extent_crs: str | None
     least_share: float
     image_space: str
+    rotation_deg: float = 0.0
+    blacken: bool = False
+    fixed_size: bool = True
+    instance_field: str | None = None
+    every_item: bool = False
 
     def answer(self) -> dict[str, Any]:
         """JSON of everything here that changes the chips; labels and grid state the rest."""
@@ -76,6 +90,9 @@ class ChipOptions:
             "first": self.first,
             "least_share": self.least_share,
             "image_space": self.image_space,
+            "rotation_deg": self.rotation_deg,
+            "blacken": self.blacken,
+            "fixed_size": self.fixed_size,
         }
 
 
@@ -90,6 +107,11 @@ def chip_options(
     context: Mapping[str, Any] | None,
     reference_system: Any,
     min_polygon_overlap_ratio: Any,
+    rotation_angle: Any = 0,
+    blacken_around_feature: Any = False,
+    fix_chip_size: Any = True,
+    instance_class_value_field: Any = None,
+    process_all_raster_items: Any = False,
 ) -> ChipOptions:
     """Check the arguments; texts are taken for numbers where they hold some.
 
@@ -102,8 +124,6 @@ def chip_options(
     check_known(values, CONTEXT, "context")
     tile = _size(tile_size, "tile_size", (_DEFAULT_TILE_PX, _DEFAULT_TILE_PX))
     extent, extent_crs = read_extent(values.get("extent"))
-    if classvalue_field is not None and not isinstance(classvalue_field, str):
-        raise OptionError(f"classvalue_field={classvalue_field!r} is not the name of a field.")
     return ChipOptions(
         tile_yx=tile,
         stride_yx=_size(stride_size, "stride_size", tile),
@@ -111,7 +131,7 @@ def chip_options(
         chip_format=check_choice(
             "TIFF" if chip_format is None else str(chip_format).upper(), SUFFIXES, "chip_format"
         ),
-        class_field=classvalue_field,
+        class_field=_field(classvalue_field, "classvalue_field"),
         buffer_radius=_radius(buffer_radius),
         every_chip=as_bool(_given(values, "exportAllTiles", False), "exportAllTiles"),
         first=_first(_given(values, "startIndex", 0)),
@@ -122,6 +142,11 @@ def chip_options(
             min_polygon_overlap_ratio, "min_polygon_overlap_ratio", minimum=0, maximum=1
         ),
         image_space=check_choice(reference_system, SPACES, "reference_system"),
+        rotation_deg=_rotation(rotation_angle),
+        blacken=as_bool(_or(blacken_around_feature, False), "blacken_around_feature"),
+        fixed_size=as_bool(_or(fix_chip_size, True), "fix_chip_size"),
+        instance_field=_field(instance_class_value_field, "instance_class_value_field"),
+        every_item=as_bool(_or(process_all_raster_items, False), "process_all_raster_items"),
     )
 
 
@@ -149,26 +174,69 @@ def swap_short_form(
     return None, classvalue_field, buffer_radius
 
 
-def refuse_unsupported(given: Mapping[str, tuple[Any, Any]]) -> None:
-    """Refuse documented arguments that no chip format of this build reads.
+_TILES = "Labeled_Tiles"
+_PANOPTIC = "Panoptic_Segmentation"
+PAIRED = "CycleGAN"
 
-    Parameters
-    ----------
-    given
-        Argument name to (its value, the value that means nothing).
+
+def check_format(options: ChipOptions, *, labels: bool, instances: bool, second: bool) -> None:
+    """Hold the options, and what else was given, to the metadata format.
 
     Raises
     ------
-    NotSupportedError
-        Names the argument and the value to leave it at.
+    OptionError
+        Names the argument and the formats that it is for.
     """
-    for name, (value, neutral) in given.items():
-        unset = value is None if neutral is None else (value is None or value == neutral)
-        if not unset:
-            raise NotSupportedError(
-                f"{name}={value!r} is not offered with the chip formats of this build "
-                f"({', '.join(sorted(FORMATS))}); leave it at {neutral!r}."
-            )
+    name = options.metadata_format
+    chosen = FORMATS[name]
+    with_second = sorted(n for n in FORMATS if FORMATS[n].second_raster)
+    refused = {
+        "blacken_around_feature": (options.blacken and name != _TILES, _TILES),
+        "fix_chip_size": (not options.fixed_size and name != _TILES, _TILES),
+        "input_instance_data": (instances and name != _PANOPTIC, _PANOPTIC),
+        "instance_class_value_field": (
+            options.instance_field is not None and name != _PANOPTIC,
+            _PANOPTIC,
+        ),
+        "additional_input_raster": (
+            second and not chosen.second_raster and name != PAIRED,
+            ", ".join([*with_second, PAIRED]),
+        ),
+    }
+    for argument, (wrong, formats) in refused.items():
+        if wrong:
+            raise OptionError(f"{argument} is for {formats}, not for {name}; leave it out.")
+    missing = {
+        "labels: give input_class_data, features or a class raster": chosen.needs_labels
+        and not labels,
+        "objects: give input_instance_data, features or a raster of numbers": name == _PANOPTIC
+        and not instances,
+        "a second raster: give additional_input_raster, the images of domain B": name == PAIRED
+        and not second,
+    }
+    for argument, lacking in missing.items():
+        if lacking:
+            raise OptionError(f"{name} needs {argument}.")
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _field(value: Any, argument: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise OptionError(f"{argument}={value!r} is not the name of a field.")
+    return value
+
+
+def _rotation(value: Any) -> float:
+    angle = as_float(_or(value, 0), "rotation_angle", minimum=0)
+    if angle and not 1 <= angle < 360:
+        raise OptionError(
+            f"rotation_angle={angle:g} is the step between copies in degrees: 0 for none, or at "
+            "least 1 and below 360."
+        )
+    return angle
 
 
 def _given(values: Mapping[str, Any], key: str, default: Any) -> Any:

@@ -9,8 +9,10 @@ from typing import Any
 from geodl.base.errors import NotSupportedError
 from geodl.base.options import as_bool, as_int, check_known
 from geodl.runtime.future import start
-from geodl.tools.chip_export import TOOL, ExportCall
-from geodl.tools.chip_options import chip_options, refuse_unsupported, swap_short_form
+from geodl.tools.chip_export import ExportCall
+from geodl.tools.chip_job import TOOL, ExportInput
+from geodl.tools.chip_options import PAIRED, check_format, chip_options, swap_short_form
+from geodl.tools.chip_pair import PairCall
 
 
 def export_training_data(
@@ -50,22 +52,29 @@ def export_training_data(
     Chips lie on the image's own pixels, row by row from its upper left corner (or the extent's),
     one stride apart, and wholly inside it: a rest at the right and lower edge that is narrower
     than one more chip is left out. Chips without a label are left out too, unless asked for.
+    ``Labeled_Tiles`` and ``Imagenet`` cut one chip around each feature instead.
 
     Parameters
     ----------
     input_raster
-        Whatever :func:`geodl.open_raster` takes.
+        Whatever :func:`geodl.open_raster` takes; a list is a mosaic, or with
+        ``process_all_raster_items`` several images.
     input_class_data
         Features (a GeoDataFrame or anything geopandas reads; reprojected to the image's CRS), or a
         class raster (resampled by nearest neighbour where its grid differs; nodata counts as 0,
-        the background). Of overlapping features in pixel labels the last one lies on top.
+        the background; names come from its attribute table or category names). Of overlapping
+        features in pixel labels the last one lies on top. ``Export_Tiles`` and ``CycleGAN`` need
+        none; without it they write every chip.
     chip_format
         ``"TIFF"`` (default), ``"PNG"`` (1 to 4 bands of uint8 or uint16), ``"JPEG"`` (1 or 3 bands
         of uint8) or ``"MRF"``. Values are never rescaled; labels are always lossless.
     tile_size, stride_size
         ``{"x": columns, "y": rows}`` in pixels, or one number for both; 256, and no overlap.
     metadata_format
-        Name of the label format.
+        ``"KITTI_rectangles"`` (default), ``"PASCAL_VOC_rectangles"``, ``"Classified_Tiles"``,
+        ``"RCNN_Masks"``, ``"Labeled_Tiles"``, ``"MultiLabeled_Tiles"``, ``"Export_Tiles"``,
+        ``"CycleGAN"``, ``"Imagenet"``, ``"Panoptic_Segmentation"``, and beyond those of ArcGIS
+        ``"COCO_rectangles"``, ``"COCO_instances"`` and ``"YOLO_rectangles"``.
     classvalue_field
         Field of class numbers or names; None looks for ``classvalue`` or ``value``, and without
         either all features are of class 1. Names are numbered from 1 in alphabetical order.
@@ -85,9 +94,25 @@ def export_training_data(
         ``"MAP_SPACE"``; in ``"IMAGE_SPACE"`` and ``"PIXEL_SPACE"`` chips are placed by pixels.
     min_polygon_overlap_ratio
         A feature labels a chip only if at least this share of it, 0..1, lies inside.
-    rotation_angle, process_all_raster_items, blacken_around_feature, fix_chip_size, \
-additional_input_raster, input_instance_data, instance_class_value_field
-        Of other chip formats; refused unless left at their defaults.
+    rotation_angle
+        Step in degrees between turned copies of each chip, below 360; 0 makes none. Copies are
+        numbered after all chips, take their pixels from the image by nearest neighbour, and are
+        written where they hold a label themselves.
+    process_all_raster_items
+        Take each raster of a list as an image of its own instead of a mosaic; all have the same
+        bands and dtype.
+    blacken_around_feature
+        ``Labeled_Tiles``: set pixels outside the chip's feature to 0.
+    fix_chip_size
+        ``Labeled_Tiles``: False cuts to the bounds of the feature instead of a tile.
+    additional_input_raster
+        ``Classified_Tiles``, ``Export_Tiles``: chips of the same ground go to ``images2``;
+        resampled to the image's pixels unless they coincide, or in ``Export_Tiles`` divide them.
+        ``CycleGAN``: the images of domain ``B``.
+    input_instance_data
+        ``Panoptic_Segmentation``: the objects, as features or as a raster of their numbers.
+    instance_class_value_field
+        Their class field; found as ``classvalue_field`` is, else all are of class 1.
     future, estimate
         Return a future at once; or only the worker-hours expected.
     client
@@ -124,43 +149,49 @@ additional_input_raster, input_instance_data, instance_class_value_field
     classvalue_field, buffer_radius, output_location = swap_short_form(
         classvalue_field, buffer_radius, output_location
     )
-    refuse_unsupported(
-        {
-            "rotation_angle": (rotation_angle, 0),
-            "process_all_raster_items": (process_all_raster_items, False),
-            "blacken_around_feature": (blacken_around_feature, False),
-            "fix_chip_size": (fix_chip_size, True),
-            "additional_input_raster": (additional_input_raster, None),
-            "input_instance_data": (input_instance_data, None),
-            "instance_class_value_field": (instance_class_value_field, None),
-        }
-    )
     if gis is not None:
         raise NotSupportedError(
             f"gis={gis!r}: chips go to a folder; pass its path as output_location instead of gis="
         )
-    call = ExportCall(
-        raster=input_raster,
-        labels=input_class_data,
-        options=chip_options(
-            chip_format=chip_format,
-            tile_size=tile_size,
-            stride_size=stride_size,
-            metadata_format=metadata_format,
-            classvalue_field=classvalue_field,
-            buffer_radius=buffer_radius,
-            context=context,
-            reference_system=reference_system,
-            min_polygon_overlap_ratio=min_polygon_overlap_ratio,
+    options = chip_options(
+        chip_format=chip_format,
+        tile_size=tile_size,
+        stride_size=stride_size,
+        metadata_format=metadata_format,
+        classvalue_field=classvalue_field,
+        buffer_radius=buffer_radius,
+        context=context,
+        reference_system=reference_system,
+        min_polygon_overlap_ratio=min_polygon_overlap_ratio,
+        rotation_angle=rotation_angle,
+        blacken_around_feature=blacken_around_feature,
+        fix_chip_size=fix_chip_size,
+        instance_class_value_field=instance_class_value_field,
+        process_all_raster_items=process_all_raster_items,
+    )
+    check_format(
+        options,
+        labels=input_class_data is not None,
+        instances=input_instance_data is not None,
+        second=additional_input_raster is not None,
+    )
+    one = ExportCall(
+        given=ExportInput(
+            raster=input_raster,
+            labels=input_class_data,
+            mask_polygons=input_mask_polygons,
+            second=additional_input_raster,
+            instances=input_instance_data,
+            assume_crs=assume_crs,
         ),
+        options=options,
         output_location=output_location,
-        mask_polygons=input_mask_polygons,
-        assume_crs=assume_crs,
         client=client,
         progress=as_bool(progress, "progress"),
         overwrite=as_bool(overwrite, "overwrite"),
         block_px=None if block_size is None else as_int(block_size, "block_size", minimum=1),
     )
+    call = PairCall(one) if options.metadata_format == PAIRED else one
     if estimate:
         return call.estimate()  # type: ignore[return-value]  # a float, as documented
     if future:
