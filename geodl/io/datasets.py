@@ -88,13 +88,12 @@ def _open(location: Location) -> xr.Dataset:
 
 
 def _open_zarr(location: Location, options: dict[str, Any]) -> xr.Dataset:
-    path = location.text
-    local = location.local
-    v3 = local is not None and (local / "zarr.json").exists()
-    # Consolidated metadata is outside the v3 specification, and its absence warns in v2.
-    marked = local is not None and (local / ".zmetadata").exists()
-    consolidated = False if v3 or (local is not None and not marked) else None
-    return xr.open_zarr(path, consolidated=consolidated, **options)
+    system, path = fsspec.core.url_to_fs(location.text)
+    # Consolidated metadata is outside the v3 specification, and its absence warns.
+    consolidated = bool(
+        not system.exists(f"{path}/zarr.json") and system.exists(f"{path}/.zmetadata")
+    )
+    return xr.open_zarr(location.text, consolidated=consolidated, **options)
 
 
 def _scaled_coordinates(dataset: xr.Dataset) -> xr.Dataset:
