@@ -9,6 +9,10 @@ MODELS = Registry(
     {
         "SingleShotDetector": "geodl.models.single_shot_detector:SingleShotDetector",
         "UnetClassifier": "geodl.models.unet_classifier:UnetClassifier",
+        "MultiTaskRoadExtractor": "geodl.models.multi_task_road_extractor:MultiTaskRoadExtractor",
+        "ConnectNet": "geodl.models.connect_net:ConnectNet",
+        "HEDEdgeDetector": "geodl.models.hed_edge_detector:HEDEdgeDetector",
+        "BDCNEdgeDetector": "geodl.models.bdcn_edge_detector:BDCNEdgeDetector",
         "PSPNetClassifier": "geodl.models.pspnet_classifier:PSPNetClassifier",
         "DeepLab": "geodl.models.deeplab:DeepLab",
     },

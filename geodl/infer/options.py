@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from geodl.base.errors import OptionError
+from geodl.base.models import MODELS
 from geodl.base.options import as_bool, as_float, as_int, check_choice, check_known
 from geodl.core.contract import ModelContract, TaskKind
 from geodl.core.plan import Merge
@@ -72,7 +73,8 @@ def tile_options(contract: ModelContract, given: Mapping[str, Any] | None) -> Ti
         Names the argument.
     """
     values = dict(given or {})
-    check_known(values, ARGUMENTS[contract.kind], "model_arguments")
+    own = _own_arguments(contract)
+    check_known(values, _known(contract.kind, own), "model_arguments")
     tile = as_int(values.get("tile_size", contract.tile_px), "tile_size", minimum=1)
     if tile != contract.tile_px and not contract.variable_tile:
         raise OptionError(
@@ -90,7 +92,7 @@ def tile_options(contract: ModelContract, given: Mapping[str, Any] | None) -> Ti
         padding_px=padding,
         merge=check_choice(values.get("overlap", "crop"), get_args(Merge), "overlap"),
         batch=None if batch is None else as_int(batch, "batch_size", minimum=1),
-        run=_objects(values) if contract.kind == "objects" else _pixels(contract, values),
+        run=_objects(values) if contract.kind == "objects" else _pixels(contract, values, own),
     )
 
 
@@ -110,16 +112,42 @@ def _objects(values: dict[str, Any]) -> ObjectOptions:
     )
 
 
-def _pixels(contract: ModelContract, values: dict[str, Any]) -> PixelOptions:
+def _own_arguments(contract: ModelContract) -> Mapping[str, Any] | None:
+    """Further arguments of this model's class with their defaults, or other defaults.
+
+    A class that declares them tells lines from background, so background is always predicted.
+    """
+    return getattr(MODELS.get(contract.model_name), "raster_arguments", None)
+
+
+def _known(kind: TaskKind, own: Mapping[str, Any] | None) -> list[str]:
+    shared = [name for name in ARGUMENTS[kind] if own is None or name != "predict_background"]
+    return list(dict.fromkeys([*shared, *(own or ())]))
+
+
+def _pixels(
+    contract: ModelContract, given: dict[str, Any], own: Mapping[str, Any] | None
+) -> PixelOptions:
+    values = {**(own or {}), **given}
     # Training with one class is one against the rest; with several, people label all ground.
-    background = len(contract.classes) <= 1
+    background = own is not None or len(contract.classes) <= 1
+    scores = as_bool(values.get("return_probability_raster", False), "return_probability_raster")
+    output = check_choice(values.get("output", "classes"), get_args(Output), "output")
+    thinning = as_bool(values.get("thinning", False), "thinning")
+    if values.get("overlap") == "blend":
+        # Lines are thinned within a tile's own border, which blended tiles do not have.
+        if thinning and "thinning" in given:
+            raise OptionError("thinning=True needs overlap='crop'; leave one of them out")
+        thinning = False
     return PixelOptions(
         predict_background=as_bool(
             values.get("predict_background", background), "predict_background"
         ),
         augment=as_bool(values.get("test_time_augmentation", False), "test_time_augmentation"),
         policy=check_choice(values.get("merge_policy", "mean"), get_args(Policy), "merge_policy"),
-        output=check_choice(values.get("output", "classes"), get_args(Output), "output"),
+        output="scores" if scores else output,
+        threshold=as_float(values.get("threshold", 0.5), "threshold", minimum=0, maximum=1),
+        thinning=thinning,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -21,8 +22,11 @@ from geodl.infer.augment import Policy, merged_scores, symmetries
 from geodl.infer.probe import probe_inputs
 from geodl.infer.tiles import TileRunner, clean_block, cut_tile
 from geodl.io.regions import RegionStore
+from geodl.ops.edges import thin
 
 Output = Literal["classes", "scores"]
+# A threshold of 0 or 1 would multiply by 0 or infinity.
+_LEAST_SHARE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +41,18 @@ class PixelOptions:
         Mean over the symmetries of the square, merged by ``policy``.
     output
         ``classes``: class values. ``scores``: float32, one band per network output.
+    threshold
+        Probability that the classes need against background; the best wins at one half.
+    thinning
+        Of class values keep the centre lines, tile by tile: cropped tiles only.
     """
 
     predict_background: bool = True
     augment: bool = False
     policy: Policy = "mean"
     output: Output = "classes"
+    threshold: float = 0.5
+    thinning: bool = False
 
     def answer(self) -> dict[str, Any]:
         return {
@@ -50,7 +60,14 @@ class PixelOptions:
             "augment": self.augment,
             "policy": self.policy if self.augment else "mean",
             "output": self.output,
+            "threshold": self.threshold,
+            "thinning": self.thinning,
         }
+
+    def odds(self) -> float:
+        """What the background's score is multiplied by before the best class is taken."""
+        share = min(max(self.threshold, _LEAST_SHARE), 1 - _LEAST_SHARE)
+        return share / (1 - share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,15 +191,37 @@ class PixelBlocks:
             else:
                 # The largest logit is the class; a softmax would cost as much as a small network.
                 scores = task.logits(net, x) if as_index else task.scores(net, x)
-            if self.plan.merge == "crop" and pad:
-                scores = scores[..., pad:-pad, pad:-pad]
-            if as_index:
-                # torch reduces over channels ten times faster where they lie side by side.
-                scores = scores[:, first:].contiguous(memory_format=torch.channels_last)
-                scores = (scores.max(dim=1).indices + first).to(torch.int16)
-            return scores.cpu()
+            thinning = as_index and options.thinning
+            if self.plan.merge == "crop" and not thinning:
+                scores = _cropped(scores, pad)
+            if not as_index:
+                return scores.cpu()
+            scores = _against_background(scores, options.odds(), logits=not options.augment)
+            # torch reduces over channels ten times faster where they lie side by side.
+            scores = scores[:, first:].contiguous(memory_format=torch.channels_last)
+            index = (scores.max(dim=1).indices + first).to(torch.int16).cpu()
+            # Thinned with the padding around it, so that lines go on across tiles.
+            return _cropped(_thinned(index), pad) if thinning else index
 
         return call
+
+
+def _cropped(tiles: Tensor, pad: int) -> Tensor:
+    return tiles[..., pad:-pad, pad:-pad] if pad else tiles
+
+
+def _against_background(scores: Tensor, odds: float, *, logits: bool) -> Tensor:
+    """Scores (B, K + 1, H, W), background's times ``odds``."""
+    if odds == 1:
+        return scores
+    first, rest = scores[:, :1], scores[:, 1:]
+    return torch.cat([first + math.log(odds) if logits else first * odds, rest], dim=1)
+
+
+def _thinned(index: Tensor) -> Tensor:
+    """int16 (B, H, W), 0 but for the centre lines of what is not 0."""
+    lines = np.stack([thin(one) for one in (index != 0).numpy()])
+    return index * torch.from_numpy(lines)
 
 
 class _Mosaic(ABC):
@@ -286,6 +325,7 @@ class _Blended(_Mosaic):
         if self.job.options.output == "scores":
             np.copyto(out, scores, where=valid)
             return
+        scores[0] *= self.job.options.odds()
         first = 0 if self.job.options.predict_background else 1
         index = scores[first:].argmax(0) + first
         np.copyto(out[0], self.lookup.astype(out.dtype)[index], where=valid)

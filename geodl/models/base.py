@@ -45,6 +45,8 @@ class TorchModel(Packaged, Model):
     kind: ClassVar[TaskKind]
     variable_tile: ClassVar[bool] = True
     """Whether the network takes tiles of other sizes than it was trained on."""
+    raster_arguments: ClassVar[Mapping[str, Any] | None] = None
+    """``model_arguments`` with their defaults of a model that tells lines from background."""
 
     _data: Any
     _contract: ModelContract

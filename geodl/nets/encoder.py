@@ -20,7 +20,11 @@ _NO_STRIDE = (TypeError, ValueError, AttributeError, NotImplementedError, Assert
 
 
 def build_encoder(
-    name: str, bands: int, pretrained: bool = False, output_stride: int = STRIDE
+    name: str,
+    bands: int,
+    pretrained: bool = False,
+    output_stride: int = STRIDE,
+    deepest: int = STRIDE,
 ) -> nn.Module:
     """An encoder of ``segmentation_models_pytorch`` over a backbone of timm.
 
@@ -39,6 +43,8 @@ def build_encoder(
         Load timm's default weights.
     output_stride
         8, 16 or 32.
+    deepest
+        Stride of the last map of the list, a power of two.
 
     Raises
     ------
@@ -55,6 +61,7 @@ def build_encoder(
             f"tu-{bare}",
             in_channels=bands,
             weights=True if pretrained else None,
+            depth=deepest.bit_length() - 1,
             output_stride=output_stride if strided else STRIDE,
             **options,
         )
@@ -69,11 +76,11 @@ def build_encoder(
 
 
 def make_encoder(
-    name: str, bands: int, pretrained: bool, output_stride: int = STRIDE
+    name: str, bands: int, pretrained: bool, output_stride: int = STRIDE, deepest: int = STRIDE
 ) -> tuple[nn.Module, bool]:
     """An encoder, and whether pretrained weights are in it, by the rule of ``nets.weights``."""
     has_weights = timm.is_model_pretrained(name.removeprefix(TIMM_PREFIX))
-    build = partial(build_encoder, name, bands, output_stride=output_stride)
+    build = partial(build_encoder, name, bands, output_stride=output_stride, deepest=deepest)
     return with_pretrained(build, name, pretrained and has_weights)
 
 

@@ -189,17 +189,21 @@ class PixelTask(Task):
     ) -> None:
         truth = np.asarray(item["target"])
         for axes, indices in ((ax_truth, truth), (ax_pred, np.asarray(prediction))):
-            height, width = indices.shape
-            extent = (0, width, height, 0)
-            axes.imshow(picture, extent=extent, interpolation="nearest")
-            axes.imshow(self._overlay(indices), extent=extent, interpolation="nearest")
+            overlay(axes, indices, self.classes, picture)
 
-    def _overlay(self, indices: np.ndarray) -> np.ndarray:
-        """float32 (H, W, 4): class colours; background and what does not count are clear."""
-        table = np.zeros((self.outputs, 4), np.float32)
-        for i, entry in enumerate(self.classes, start=1):
-            table[i] = (*(part / 255 for part in entry.color), MASK_OPACITY)
-        return table[np.where(indices < 0, 0, indices)]
+
+def overlay(axes: Any, indices: np.ndarray, classes: ClassTable, picture: np.ndarray) -> None:
+    """Draw int (H, W) network outputs over a uint8 (H, W, 3) picture.
+
+    Background and what does not count stay clear.
+    """
+    height, width = indices.shape
+    extent = (0, width, height, 0)
+    table = np.zeros((len(classes) + 1, 4), np.float32)
+    for i, entry in enumerate(classes, start=1):
+        table[i] = (*(part / 255 for part in entry.color), MASK_OPACITY)
+    axes.imshow(picture, extent=extent, interpolation="nearest")
+    axes.imshow(table[np.where(indices < 0, 0, indices)], extent=extent, interpolation="nearest")
 
 
 def target_at(target: Tensor, points: Tensor) -> Tensor:

@@ -51,7 +51,10 @@ def classify_pixels(
         ``padding`` (a quarter of the tile), ``batch_size`` (4), ``tile_size``,
         ``predict_background``, ``test_time_augmentation`` (False) with ``merge_policy`` (``mean``,
         ``max``, ``min``), ``overlap`` (``crop`` or ``blend``: a Hann-weighted mean of overlapping
-        tiles), ``output`` (``classes`` or ``scores``).
+        tiles), ``output`` (``classes`` or ``scores``). Models of edges and roads take in place of
+        ``predict_background``: ``threshold`` (0.5), the probability of a line;
+        ``return_probability_raster`` (False), the same as ``output="scores"``; and those of edges
+        ``thinning`` (True, but False with ``overlap="blend"``), centre lines only.
     output_name
         ``.tif`` (COG) or ``.zarr``; None names it after the raster and the run.
     context

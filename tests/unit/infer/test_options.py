@@ -12,9 +12,9 @@ from geodl.core.contract import ModelContract, Normalization, TaskKind
 from geodl.infer.options import run_context, tile_options
 
 
-def contract(kind: TaskKind, classes: int = 2, **more: Any) -> ModelContract:
+def contract(kind: TaskKind, classes: int = 2, model_name: str = "X", **more: Any) -> ModelContract:
     return ModelContract(
-        model_name="X",
+        model_name=model_name,
         kind=kind,
         classes=ClassTable.from_mapping({v: f"c{v}" for v in range(1, classes + 1)}),
         extract_bands=(0, 1, 2),
@@ -141,3 +141,23 @@ def test_context_is_read() -> None:
 def test_wrong_context_is_named(given: dict[str, Any], word: str) -> None:
     with pytest.raises((OptionError, UnknownOptionError), match=word):
         run_context(given)
+
+
+def test_models_of_lines_have_arguments_of_their_own() -> None:
+    edges = contract("pixels", 2, model_name="HEDEdgeDetector")
+    run = tile_options(edges, {"threshold": "0.25"}).run.answer()
+    assert (run["predict_background"], run["threshold"], run["thinning"]) == (True, 0.25, True)
+    assert tile_options(edges, {"overlap": "blend"}).run.answer()["thinning"] is False
+    probabilities = tile_options(edges, {"return_probability_raster": "true"}).run.answer()
+    assert probabilities["output"] == "scores"
+    roads = contract("pixels", 1, model_name="MultiTaskRoadExtractor", variable_tile=True)
+    run = tile_options(roads, {"test_time_augmentation": True}).run.answer()
+    assert (run["policy"], run["thinning"]) == ("max", False)
+    for found, given, word in (
+        (edges, {"predict_background": True}, "predict_background"),
+        (edges, {"overlap": "blend", "thinning": True}, "overlap='crop'"),
+        (roads, {"thinning": True}, "thinning"),
+        (roads, {"threshold": 2}, "threshold=2"),
+    ):
+        with pytest.raises((OptionError, UnknownOptionError), match=word):
+            tile_options(found, given)

@@ -1,0 +1,90 @@
+"""Road extractors: arguments, the loss of both tasks, scores against the mask itself."""
+
+import warnings
+
+import pytest
+import torch
+from torch.nn import functional
+
+from geodl.base.errors import NotSupportedError, OfflineWarning, OptionError, UnknownOptionError
+from geodl.core.classes import ClassTable
+from geodl.models.connect_net import ConnectNet
+from geodl.models.multi_task_road_extractor import MultiTaskRoadExtractor
+from geodl.nets.roads import HourglassRoads, LinkRoads
+from geodl.tasks.pixels import dice_loss
+from geodl.tasks.roads import RoadTask
+
+
+def make(data, kind=MultiTaskRoadExtractor, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OfflineWarning)
+        return kind(data, **options)
+
+
+@pytest.mark.parametrize("kind", [MultiTaskRoadExtractor, ConnectNet])
+def test_arguments_choose_the_network_and_the_targets(data, kind):
+    model = make(data, kind, orient_bin_size=30, orient_theta=4, gaussian_thresh=0.5)
+    assert isinstance(model.net, HourglassRoads)
+    assert model.task.bins == 7
+    assert model.net.orient.out_channels == 7
+    model = make(data, kind, mtl_model="linknet", backbone="resnet18")
+    assert isinstance(model.net, LinkRoads)
+    assert 0 <= model.mIOU(mean=True) <= 1
+    assert set(model.mIOU()) <= {"NoData", *model.data.classes}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"mtl_model": "unet"}, OptionError, "linknet"),
+        ({"gaussian_thresh": 0}, OptionError, "gaussian_thresh"),
+        ({"gaussian_thresh": 1.2}, OptionError, "gaussian_thresh"),
+        ({"orient_bin_size": 0}, OptionError, "orient_bin_size"),
+        ({"orient_theta": "wide"}, OptionError, "orient_theta"),
+        ({"backbone": "resnet35"}, NotSupportedError, "resnet35"),
+        ({"mixup": True}, UnknownOptionError, "mixup"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(data, options, error, text):
+    with pytest.raises(error, match=text):
+        make(data, **options)
+
+
+def item(target):
+    return {"image": torch.zeros(1, *target.shape), "target": target, "name": "a"}
+
+
+def test_the_loss_adds_both_tasks():
+    torch.manual_seed(0)
+    task = RoadTask(ClassTable.from_mapping({1: "road"}))
+    target = torch.zeros(24, 24, dtype=torch.int64)
+    target[10:14] = 1
+    target[:, :3] = -100
+    batch = task.collate([item(target)])
+    assert (batch["orientation"] == 1).any()
+    answer = {
+        "logits": torch.randn(1, 2, 24, 24),
+        "orientation": torch.randn(1, task.bins, 24, 24),
+        "auxiliary_orientation": torch.randn(1, task.bins, 24, 24),
+    }
+    found = task.loss(lambda x: answer, batch)
+    lines = batch["lines"]
+    assert torch.equal(lines, target[None])
+    plain = functional.cross_entropy(answer["logits"], lines)
+    segmentation = 0.5 * plain + 0.5 * dice_loss(answer["logits"], lines, "macro")
+    orientation = functional.cross_entropy(answer["orientation"], batch["orientation"])
+    again = functional.cross_entropy(answer["auxiliary_orientation"], batch["orientation"])
+    assert torch.allclose(found["loss"], segmentation + orientation + 0.4 * again)
+
+
+def test_metrics_are_of_the_mask_and_not_of_widened_lines():
+    task = RoadTask(ClassTable.from_mapping({1: "road"}), gaussian_thresh=0.3)
+    target = torch.zeros(30, 30, dtype=torch.int64)
+    target[13:16] = 1
+    batch = task.collate([item(target)])
+    assert (batch["lines"] == 1).sum() > (target == 1).sum()
+    logits = functional.one_hot(target, 2).movedim(-1, 0)[None] * 9.0
+    result = task.validate(lambda x: logits, batch)
+    meter = task.new_meter()
+    meter.update(result, batch)
+    assert meter.compute()["mIoU"] == 1
