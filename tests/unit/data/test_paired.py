@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from geodl.base.errors import (
     DataWarning,
     FormatError,
+    ModelDataError,
     NotSupportedError,
     OptionError,
     UnknownOptionError,
@@ -406,3 +408,30 @@ def test_real_pairs_train_as_change_and_as_two_resolutions(tmp_path, sample_data
     small = torch.nn.functional.avg_pool2d(item["image_b"], 2)[0].flatten()
     pair = torch.stack([small, item["image"].mean(0).flatten()])
     assert float(torch.corrcoef(pair)[0, 1]) > 0.7
+
+
+def test_the_older_folders_of_unpaired_images_are_found(tmp_path):
+    write_chips(tmp_path / "Images" / "train_a", 3, seed=1)
+    write_chips(tmp_path / "Images" / "train_b", 5, seed=2, bands=1)
+    data = prepare_data(tmp_path, dataset_type="CycleGAN", **PLAIN)
+    assert (data.all_bands, len(data.train_ds)) == ((3, 1), 3)
+
+
+def test_data_sets_survive_pickling_with_the_same_items(tmp_path):
+    for data in (
+        prepare_data(change_folder(tmp_path / "c"), batch_size=2),
+        prepare_data(unpaired(tmp_path / "u"), batch_size=2),
+        prepare_data(two_resolutions(tmp_path / "s"), dataset_type="superres", batch_size=2),
+    ):
+        again = pickle.loads(pickle.dumps(data.train_ds))
+        ours, theirs = data.train_ds[(1, 4)], again[(1, 4)]
+        torch.testing.assert_close(ours["image"], theirs["image"])
+        torch.testing.assert_close(ours["image_b"], theirs["image_b"])
+
+
+def test_a_model_of_another_kind_refuses_pairs_by_name(tmp_path):
+    from geodl.models.unet_classifier import UnetClassifier  # slow to import
+
+    data = prepare_data(change_folder(tmp_path), batch_size=2)
+    with pytest.raises(ModelDataError, match="ChangeDetection"):
+        UnetClassifier(data)

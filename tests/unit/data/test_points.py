@@ -464,3 +464,11 @@ def test_plotly_is_used_where_it_is_installed(tmp_path, monkeypatch):
     monkeypatch.undo()
     pytest.importorskip("plotly")
     assert len(data.show_batch(1).data) == 2 * (1 + 24)
+
+
+def test_worker_processes_read_the_same_blocks(tmp_path):
+    root = point_cloud_folder(tmp_path)
+    data = prepare_data(root, num_workers=1, **CLOUD | {"transforms": None})
+    here = prepare_data(root, **CLOUD | {"transforms": None})
+    for there, ours in zip(data.train_loader(), here.train_loader(), strict=True):
+        torch.testing.assert_close(there["points"], ours["points"])

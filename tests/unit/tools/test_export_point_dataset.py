@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from distributed import Client
 
 from geodl.base.errors import (
     DataError,
@@ -198,3 +199,15 @@ def test_real_tiles_make_blocks_to_train_on(tmp_path, sample_data):
     assert batch["points"].shape[2] == 4
     total = sum(len(laspy.read(file).points) for file in files)
     assert sum(data.class_counts.values()) == 4 * total
+
+
+def test_the_workers_of_a_client_write_the_same(tmp_path):
+    for i in range(3):
+        write_cloud(tmp_path / "in" / f"{i}.las", 100, seed=i)
+    alone = export_point_dataset(tmp_path / "in", tmp_path / "alone", 20, 50)
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None):
+        shared = export_point_dataset(tmp_path / "in", tmp_path / "shared", 20, 50)
+    for part in ("train", "val"):
+        for ours, theirs in zip(blocks_of(alone / part), blocks_of(shared / part), strict=True):
+            np.testing.assert_array_equal(ours[1], theirs[1])
+            np.testing.assert_array_equal(ours[2], theirs[2])
