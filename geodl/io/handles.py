@@ -17,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from geodl.base.errors import SourceError, SourceNotFoundError
+from geodl.base.quiet import quiet_lock
 from geodl.core.grid import Window
 from geodl.io.locations import Location
 
@@ -33,8 +34,6 @@ _REMOTE_OPTIONS = {
 }
 
 _threads = threading.local()
-# ``warnings.catch_warnings`` changes the whole process; one opener at a time.
-_quiet_lock = threading.Lock()
 
 
 @contextmanager
@@ -51,7 +50,7 @@ def gdal_environment(cache_bytes: int = GDAL_CACHE_BYTES, **options: Any) -> Ite
 @contextmanager
 def unreferenced_allowed() -> Iterator[None]:
     """Opening a raster without a geotransform, of which rasterio would warn."""
-    with _quiet_lock, warnings.catch_warnings():
+    with quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
 

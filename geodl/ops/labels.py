@@ -8,6 +8,7 @@ from affine import Affine
 from rasterio.features import rasterize
 from scipy import ndimage
 
+from geodl.base.quiet import quiet_lock
 from geodl.core.grid import Window
 
 # The least width and height, in pixels, of a label's part in a chip; two decimals of a VOC box
@@ -147,13 +148,14 @@ def burn(parts: np.ndarray, values: np.ndarray, height: int, width: int) -> np.n
         return np.zeros((height, width), np.int32)
     # rasterio warns of the identity transform, from a thread beside others; doubling is exact.
     doubled = shapely.transform(parts[filled], lambda xy: xy * 2)
-    return rasterize(
-        list(zip(doubled, values[filled].tolist(), strict=True)),
-        out_shape=(height, width),
-        fill=0,
-        dtype="int32",
-        transform=Affine.scale(2),
-    )
+    with quiet_lock:
+        return rasterize(
+            list(zip(doubled, values[filled].tolist(), strict=True)),
+            out_shape=(height, width),
+            fill=0,
+            dtype="int32",
+            transform=Affine.scale(2),
+        )
 
 
 def boxes_of_regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

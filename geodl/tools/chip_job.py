@@ -270,6 +270,7 @@ def _scene(raster: Any, given: ExportInput, options: ChipOptions, base: ChipFold
             needs_area=chosen.kind == "objects" or options.blacken or not options.fixed_size,
             known=known,
             assume_crs=given.assume_crs,
+            one_of_several=options.every_item,
         )
     if given.instances is not None:
         things = _things(given, source, options, known)
@@ -312,6 +313,7 @@ def _things(
         needs_area=False,
         known=known,
         assume_crs=given.assume_crs,
+        one_of_several=options.every_item,
     )
 
 

@@ -19,6 +19,7 @@ from affine import Affine
 from rasterio.features import shapes
 
 from geodl.base.errors import DataError, DataWarning, GridMismatchError
+from geodl.base.quiet import quiet_lock
 from geodl.core.blocks import RasterSource
 from geodl.core.classes import ClassTable
 from geodl.core.grid import GeoGrid, Window
@@ -201,7 +202,8 @@ def regions(raster: RasterLabels, grid: GeoGrid, known: ClassTable | None) -> Fe
         )
     values = raster.read(grid.window)
     # Doubled, for rasterio warns of the identity transform from a thread beside others.
-    found = list(shapes(values, mask=values != 0, connectivity=8, transform=Affine.scale(2, 2)))
+    with quiet_lock:
+        found = list(shapes(values, mask=values != 0, connectivity=8, transform=Affine.scale(2)))
     if not found:
         raise DataError(f"{raster.source.name} holds no class on the image, only 0 or no data.")
     outlines = np.array([shapely.geometry.shape(outline) for outline, _ in found], object)
@@ -238,6 +240,7 @@ def feature_labels(
     needs_area: bool,
     known: ClassTable | None,
     assume_crs: Any = None,
+    one_of_several: bool = False,
 ) -> FeatureLabels:
     """Features in pixels of ``grid``, buffered and repaired, with their classes.
 
@@ -249,6 +252,8 @@ def feature_labels(
         In units of the image's CRS; points and lines become areas.
     needs_area
         Whether points without a radius are of no use.
+    one_of_several
+        Whether features outside the image may lie on another one, and need no warning.
     known
         Classes of the export that is appended to.
 
@@ -269,7 +274,7 @@ def feature_labels(
     inside = _on_image(geometries, grid)
     if not inside.any():
         raise NoOverlapError(_no_overlap("The labels", tuple(frame.total_bounds), grid))
-    _report(mended, int((~inside).sum()))
+    _report(mended, 0 if one_of_several else int((~inside).sum()))
     return FeatureLabels(
         geometries=geometries[inside], values=values[rows][inside], classes=classes
     )
@@ -366,6 +371,7 @@ def open_labels(
     needs_area: bool,
     known: ClassTable | None,
     assume_crs: Any,
+    one_of_several: bool = False,
 ) -> Labels:
     """Labels of either kind on the pixels of the image; see the two functions above."""
     if not is_raster(labels):
@@ -377,6 +383,7 @@ def open_labels(
             needs_area=needs_area,
             known=known,
             assume_crs=assume_crs,
+            one_of_several=one_of_several,
         )
     for name, value in (("classvalue_field", class_field), ("buffer_radius", buffer_radius)):
         if value is not None:
