@@ -15,29 +15,47 @@ from pathlib import Path
 from typing import Any
 
 from geodl.cli.main import Run, Word
+from geodl.cli.reach import examine_cluster
 
 _SETTINGS = (
     "GEODL_OFFLINE", "GEODL_WEIGHTS", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "GDAL_DATA",
     "PROJ_DATA", "PROJ_LIB",
 )  # fmt: skip
+# What sources, chips and products are made of.
+_DRIVERS = ("GTiff", "COG", "VRT", "PNG", "JPEG", "MRF", "netCDF")
 _LITTLE_ROOM_BYTES = 2 * 2**30
 # What binaries raise that were built for other libraries.
 _BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
 
 
 def add_doctor(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
+    parser.add_argument(
+        "--client",
+        dest="connect_to",
+        metavar="TARGET",
+        default=os.environ.get("GEODL_CLIENT") or None,
+        help="also look at a Dask cluster: an address, a scheduler file or a recipe "
+        "(default: GEODL_CLIENT)",
+    )
+
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        report = examine()
+        report = examine(options.connect_to)
         options.status = 1 if report["faults"] else 0
         return report
 
     return run, _word
 
 
-def examine() -> dict[str, Any]:
-    """Facts and faults; a fault is a sentence with its remedy."""
+def examine(cluster: str | None = None) -> dict[str, Any]:
+    """Facts and faults; a fault is a sentence with its remedy.
+
+    Parameters
+    ----------
+    cluster
+        What ``geodl.connect`` takes, to look at that as well.
+    """
     faults: list[str] = []
-    return {
+    found = {
         "python": f"{platform.python_version()} on {platform.platform(terse=True)}",
         "cores": os.cpu_count(),
         "packages": _packages(faults),
@@ -48,6 +66,9 @@ def examine() -> dict[str, Any]:
         "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
         "faults": faults,
     }
+    if cluster is not None:
+        found["cluster"] = examine_cluster(cluster, faults)
+    return found
 
 
 def _packages(faults: list[str]) -> dict[str, str | None]:
@@ -70,7 +91,8 @@ def _packages(faults: list[str]) -> dict[str, str | None]:
 def _raster(faults: list[str]) -> dict[str, Any]:
     try:
         rasterio = import_module("rasterio")
-        drivers = import_module("rasterio.drivers").raster_driver_extensions()
+        with rasterio.Env() as environment:
+            drivers = environment.drivers()
         pyproj = import_module("pyproj")
         pyproj.CRS.from_epsg(4326)
     except _BROKEN as error:
@@ -79,8 +101,9 @@ def _raster(faults: list[str]) -> dict[str, Any]:
             "pyproj, and unset GDAL_DATA and PROJ_DATA if another GDAL set them."
         )
         return {}
-    if "tif" not in drivers:
-        faults.append("GDAL has no GeoTIFF driver: reinstall rasterio from its wheel.")
+    absent = [name for name in _DRIVERS if name not in drivers]
+    if absent:
+        faults.append(f"GDAL lacks the drivers {', '.join(absent)}: reinstall rasterio's wheel.")
     return {
         "rasterio": rasterio.__version__,
         "gdal": rasterio.__gdal_version__,
@@ -149,7 +172,18 @@ def _word(report: dict[str, Any]) -> str:
         gpus = devices["cuda"] or (["Apple GPU"] if devices["mps"] else ["no GPU"])
         lines.append(f"devices: {'; '.join(gpus)}; {devices['threads']} torch threads")
     lines.append(f"LAZ: {report['laz']}")
+    if "cluster" in report:
+        lines.append(_word_cluster(report["cluster"]))
     lines += [f"{name}: {text}" for name, text in report["room"].items()]
     lines += [f"{name}={text}" for name, text in report["settings"].items()]
     lines += [f"FAULT: {text}" for text in report["faults"]] or ["no faults found"]
     return "\n".join(lines)
+
+
+def _word_cluster(found: dict[str, Any]) -> str:
+    if "scheduler" not in found:
+        return f"cluster: {found['target']} cannot be reached"
+    return (
+        f"cluster: {found['scheduler']}, {found['workers']} workers, {found['threads']} threads, "
+        f"{found['memory_gb']} GB; dashboard {found['dashboard']}"
+    )

@@ -21,8 +21,8 @@ RECIPES = ["local.yaml", "cuda.yaml", "slurm/recipe.yaml"]
 MANIFESTS = sorted((CLUSTER / "kubernetes").glob("*.yaml"))
 
 # The parts of the schemas (Kubernetes 1.30, Dask operator 2026.3) that our manifests use:
-# keys, with "!" behind those that must be there; a list stands for its items, a text for what values
-# match.
+# keys, with "!" behind those that must be there; a list stands for its items, a text for what
+# values match.
 QUANTITY = r"\d+(\.\d+)?(m|[KMGT]i?)?"
 NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 RESOURCES = {"requests": {"cpu": QUANTITY, "memory": QUANTITY}}
