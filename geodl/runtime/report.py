@@ -48,5 +48,6 @@ def reported(client: Any, path: Path | None) -> Iterator[None]:
         return
     from distributed import performance_report
 
-    with client.as_current(), performance_report(filename=str(path)):
+    # "inline": the page brings its scripts along and opens without a network.
+    with client.as_current(), performance_report(filename=str(path), mode="inline"):
         yield
