@@ -12,6 +12,7 @@ _PUBLIC = {
     "export_point_dataset": "geodl.tools.export_point_dataset:export_point_dataset",
     "SingleShotDetector": "geodl.models.single_shot_detector:SingleShotDetector",
     "UnetClassifier": "geodl.models.unet_classifier:UnetClassifier",
+    "ChangeDetector": "geodl.models.change_detector:ChangeDetector",
     "MultiTaskRoadExtractor": "geodl.models.multi_task_road_extractor:MultiTaskRoadExtractor",
     "ConnectNet": "geodl.models.connect_net:ConnectNet",
     "HEDEdgeDetector": "geodl.models.hed_edge_detector:HEDEdgeDetector",

@@ -51,7 +51,8 @@ def contract_of_data(
         cell_size=data.cell_size,
         image_space=data.image_space,
         variable_tile=variable_tile,
-        pixel_scale=data.pixel_scale,
+        # Samples of several images are not resized.
+        pixel_scale=getattr(data, "pixel_scale", 1.0),
     )
 
 

@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from matplotlib.figure import Figure
 from torch import nn
 
-from geodl.base.options import as_bool, as_float
+from geodl.base.options import as_bool, as_float, check_known
 from geodl.core.classes import ClassTable
 from geodl.models.base import TorchModel
 from geodl.nets.backbones import (
@@ -90,6 +91,25 @@ class EdgeDetector(TorchModel):
         )
         self._score(meter=meter, progress=as_bool(show_progress, "show_progress"))
         return meter.compute()
+
+    def show_results(
+        self, rows: int = 5, thresh: float = 0.5, thinning: bool = True, **kwargs: Any
+    ) -> Figure:
+        """Truth and prediction side by side for some validation chips.
+
+        Parameters
+        ----------
+        rows
+            How many chips.
+        thresh
+            Probability from which a pixel counts as edge.
+        thinning
+            Show centre lines only.
+        **kwargs
+            None are known; others are refused.
+        """
+        check_known(kwargs, (), "show_results()")
+        return super().show_results(rows, thresh=thresh, thinning=thinning)
 
     def score_for_package(self) -> dict[str, Any]:
         found = self._score().meter.compute()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from matplotlib.figure import Figure
 from torch import nn
 
 from geodl.base.options import check_choice, check_known
@@ -99,6 +100,10 @@ class MultiTaskRoadExtractor(PixelScores, TorchModel):
         name = check_backbone(str(parameters.get("backbone", _DEFAULT_BACKBONE)))
         encoder, loaded = make_encoder(name, bands, pretrained)
         return LinkRoads(encoder, task.outputs, task.bins), task, loaded
+
+    def show_results(self, rows: int = 2, **kwargs: Any) -> Figure:
+        """Truth and prediction side by side for ``rows`` validation chips."""
+        return super().show_results(rows, **kwargs)
 
     @staticmethod
     def backbones() -> list[str]:

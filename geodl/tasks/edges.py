@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geodl.base.options import as_float
+from geodl.base.options import as_bool, as_float
 from geodl.core.classes import ClassTable
 from geodl.core.contract import IGNORE_INDEX
 from geodl.ops.edges import EdgeCounts, match_edges, thin
@@ -39,6 +39,8 @@ class EdgeTask(Task):
         "fuse_weight": 1.0,
         "edge_weight": 1.0,
     }
+
+    predict_defaults: ClassVar[Mapping[str, Any]] = {"thresh": 0.5, "thinning": False}
 
     def __init__(self, classes: ClassTable, **options: Any) -> None:
         super().__init__(classes, **options)
@@ -90,10 +92,16 @@ class EdgeTask(Task):
         return EdgeMeter()
 
     def predict(self, net: nn.Module, x: Tensor, **options: Any) -> list[np.ndarray]:
-        """int64 (H, W) per image, 1 where there is an edge."""
-        del options  # none: see predict_defaults
+        """int64 (H, W) per image, 1 where there is an edge.
+
+        ``thresh`` is the probability of an edge; ``thinning`` keeps centre lines.
+        """
+        thresh = as_float(options.get("thresh", 0.5), "thresh", minimum=0, maximum=1)
         with torch.inference_mode():
-            return list((self.edge_logits(net, x) > 0).long().cpu().numpy())
+            found = (torch.sigmoid(self.edge_logits(net, x)) >= thresh).cpu().numpy()
+        if as_bool(options.get("thinning", False), "thinning"):
+            found = np.stack([thin(one) for one in found])
+        return list(found.astype(np.int64))
 
     def draw(
         self, ax_truth: Any, ax_pred: Any, item: Item, prediction: Any, picture: np.ndarray

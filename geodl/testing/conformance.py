@@ -20,6 +20,7 @@ from torch import Tensor
 
 from geodl.data.prepare import prepare_data
 from geodl.testing.chips import make_chips
+from geodl.testing.datasets import change_folder
 
 BAND_COUNTS = (1, 4, 13)
 _EPOCHS = 4
@@ -55,6 +56,18 @@ class ModelCase:
     def format_name(self) -> str:
         return self.dataset_type or self.model_class.dataset_types[0]
 
+    @property
+    def images(self) -> int:
+        """Images of a sample; the network takes their bands in one stack."""
+        return int(getattr(self.model_class, "images", 1))
+
+    def chips(self, folder: Path) -> Path:
+        name = self.format_name()
+        if name == "ChangeDetection":
+            side = (self.chip_px, self.chip_px)
+            return change_folder(folder / "chips", chips=9, size=side)
+        return make_chips(folder, name, chip_px=self.chip_px)
+
     def data(self, chips: Path, working_dir: Path) -> Any:
         return prepare_data(
             chips,
@@ -79,8 +92,7 @@ def check_model(case: ModelCase, folder: Path) -> None:
     folder
         Empty; chips and packages go there.
     """
-    chips = make_chips(folder, case.format_name(), chip_px=case.chip_px)
-    data = case.data(chips, folder / "work")
+    data = case.data(case.chips(folder), folder / "work")
     model = case.model(data)
     check_face(model)
     check_fit(case, model, data)
@@ -88,8 +100,8 @@ def check_model(case: ModelCase, folder: Path) -> None:
     check_pickle(case, model)
     check_seed(case, data)
     for bands in BAND_COUNTS:
-        check_bands(case, model, bands, case.chip_px)
-    check_bands(case, model, 3, case.chip_px + 13)
+        check_bands(case, model, case.images * bands, case.chip_px)
+    check_bands(case, model, case.images * 3, case.chip_px + 13)
 
 
 def check_face(model: Any) -> None:
@@ -117,7 +129,7 @@ def check_fit(case: ModelCase, model: Any, data: Any) -> None:
 def check_package(case: ModelCase, model: Any, folder: Path) -> None:
     """What ``save`` writes gives the same answers, opened in any of its forms."""
     saved = Path(model.save(folder))
-    x = sample_batch(model, 3, case.chip_px)
+    x = sample_batch(model, case.images * 3, case.chip_px)
     expected = answers(model.net, x)
     package = next(saved.glob("*.dlpk"))
     definition = next(saved.glob("*.emd"))
@@ -131,7 +143,7 @@ def check_package(case: ModelCase, model: Any, folder: Path) -> None:
 
 def check_pickle(case: ModelCase, model: Any) -> None:
     """Network and task survive pickling, so that workers may get them."""
-    x = sample_batch(model, 3, case.chip_px)
+    x = sample_batch(model, case.images * 3, case.chip_px)
     net, task = pickle.loads(pickle.dumps((model.net, model.task)))
     same(answers(model.net, x), answers(net, x), f"{case.name} after pickling")
     assert task.classes == model.task.classes, f"{case.name}: the task lost its classes"

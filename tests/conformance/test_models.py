@@ -21,6 +21,7 @@ from geodl.testing.conformance import ModelCase, check_model, same, sample_targe
 TINY: dict[str, dict[str, Any]] = {
     "SingleShotDetector": {"backbone": "resnet18", "grids": [8], "drop": 0.0},
     "UnetClassifier": {"backbone": "resnet18"},
+    "ChangeDetector": {},
     "MultiTaskRoadExtractor": {},
     "ConnectNet": {"backbone": "resnet18", "mtl_model": "linknet"},
     "HEDEdgeDetector": {"backbone": "resnet18"},

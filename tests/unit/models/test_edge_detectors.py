@@ -41,6 +41,15 @@ def test_wrong_arguments_are_refused(data):
         make(BDCNEdgeDetector, data, backbone="vgg99")
 
 
+def test_results_are_drawn_by_threshold_and_thinned(data):
+    model = make(HEDEdgeDetector, data)
+    assert model.show_results(rows=1, thresh=0.1, thinning=False).axes
+    with pytest.raises(OptionError, match="thresh"):
+        model.show_results(thresh=3)
+    with pytest.raises(UnknownOptionError, match="threshold"):
+        model.show_results(threshold=0.5)
+
+
 def test_bdcn_weighs_its_losses_as_in_the_paper(data):
     task = make(BDCNEdgeDetector, data).task
     assert (task.side_weight, task.fuse_weight, task.edge_weight) == (0.5, 1.1, 1.1)

@@ -80,3 +80,13 @@ def test_the_epochs_metrics_are_of_edge_pixels():
     meter = task.new_meter()
     meter.update(result, batch)
     assert meter.compute() == {"accuracy": 0.5, "f1": 0.5}
+
+
+def test_predictions_follow_threshold_and_thinning():
+    task = EdgeTask(TABLE)
+    logits = torch.full((1, 1, 20, 20), -3.0)
+    logits[:, :, 8:13] = 1.0
+    (whole,) = task.predict(lambda x: logits, torch.zeros(1))
+    (none,) = task.predict(lambda x: logits, torch.zeros(1), thresh=0.8)
+    (lines,) = task.predict(lambda x: logits, torch.zeros(1), thinning=True)
+    assert (whole.sum(), none.sum(), lines.sum()) == (100, 0, 20)
