@@ -10,7 +10,7 @@ import numpy as np
 from geodl.base.errors import BundleError
 from geodl.core.classes import ClassTable
 
-TaskKind = Literal["objects", "pixels"]
+TaskKind = Literal["objects", "pixels", "instances", "tiles", "panoptic"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -103,11 +103,16 @@ class ChipBuilder(ABC):
     def target_kind(self, classes: ClassTable) -> TargetKind:
         """How its labels become targets."""
 
+    def fitted(self, request: DataRequest, first: ChipFolder) -> DataRequest:
+        """The request as it suits the folders, the first of which is given."""
+        return request
+
     def build(self, request: DataRequest) -> ChipData:
         """Open the folders and put the data object together. Raises as `prepare_data` does."""
         self._check(request)
         folders = [open_export(path, request.dataset_type) for path in request.paths]
         first = check_alike(folders)
+        request = self.fitted(request, first)
         chips = source_chips(folders)
         classes = united_classes(folders, request.class_mapping)
         normalization, statistics_name = self._normalization(folders, chips, request)

@@ -15,6 +15,9 @@ from geodl.data.dataset import ChipDataset
 from geodl.data.figure import ShownFigure
 from geodl.data.loaders import BatchLoaders, Collate, collate_chips
 
+# What is counted of each class.
+_UNITS = {"objects": "objects", "instances": "objects", "tiles": "chips"}
+
 __all__ = ["ChipData", "Collate", "collate_chips"]
 
 
@@ -33,7 +36,8 @@ class ChipData(BatchLoaders):
     dataset_type
         Metadata format of the export.
     kind
-        What its labels are: ``objects`` (boxes) or ``pixels`` (classes).
+        What its labels are: ``objects`` (boxes), ``pixels`` (classes), ``instances`` (masks),
+        ``tiles`` (classes of whole chips) or ``panoptic``.
     class_table, classes
         Classes in network order, and their names.
     bands, band_names, dtype
@@ -129,7 +133,7 @@ class ChipData(BatchLoaders):
 
     def __repr__(self) -> str:
         names = f" ({', '.join(self.band_names)})" if self.band_names else ""
-        unit = "objects" if self.kind == "objects" else "pixels"
+        unit = _UNITS.get(self.kind, "pixels")
         lines = [
             f"ChipData: {self.dataset_type} in {os.fspath(self.path)}",
             f"  chips    {len(self.train_ds)} to train, {len(self.valid_ds)} to validate "

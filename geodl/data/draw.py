@@ -150,16 +150,53 @@ def _unit(color: tuple[int, int, int]) -> tuple[float, float, float]:
     return red / 255, green / 255, blue / 255
 
 
+def draw_instances(axes: Any, masks: np.ndarray, labels: np.ndarray, classes: ClassTable) -> None:
+    """Lay each object over a picture in its class's colour, with a line around it.
+
+    Parameters
+    ----------
+    masks
+        bool (N, H, W), which may overlap.
+    labels
+        (N,) network outputs 1..K.
+    """
+    entries = entry_by_index(classes)
+    height, width = masks.shape[1:]
+    layer = np.zeros((height, width, 4), np.float32)
+    for mask, label in zip(masks, labels.tolist(), strict=True):
+        colour = _unit(entries[label].color)
+        inner = mask.copy()
+        for axis in (0, 1):
+            for step in (-1, 1):
+                inner &= np.roll(mask, step, axis)
+        layer[inner] = (*colour, MASK_OPACITY)
+        layer[mask & ~inner] = (*colour, 1.0)
+    axes.imshow(layer, extent=(0, width, height, 0), interpolation="nearest")
+
+
 def draw_item(axes: Any, item: Mapping[str, Any], data: ChipData) -> None:
-    """One training item with its boxes or classes."""
+    """One training item with its boxes, classes or objects."""
     names = [data.band_names[band] for band in data.extract_bands] if data.band_names else []
     draw_picture(axes, item_picture(item, data.normalization, data.dtype, names), item["name"])
     target = item["target"]
     if data.kind == "objects":
         boxes, labels = target["boxes"].numpy(), target["labels"].numpy()
         draw_boxes(axes, boxes, labels, data.class_table)
+    elif data.kind == "tiles":
+        axes.set_title(f"{item['name']}\n{_tile_names(target, data.classes)}", fontsize=8)
+    elif data.kind in ("instances", "panoptic"):
+        if data.kind == "panoptic":
+            draw_mask(axes, target["classes"].numpy(), data.class_table)
+        masks, labels = target["masks"].numpy(), target["labels"].numpy()
+        draw_instances(axes, masks, labels, data.class_table)
     else:
         draw_mask(axes, target.numpy(), data.class_table)
+
+
+def _tile_names(target: Any, classes: Sequence[str]) -> str:
+    """The class, or the classes, of a whole chip."""
+    chosen = [int(target)] if target.ndim == 0 else np.flatnonzero(target.numpy()).tolist()
+    return ", ".join(classes[index] for index in chosen) or "no class"
 
 
 def draw_batch(data: ChipData, rows: int = 3, columns: int = 3) -> ShownFigure:

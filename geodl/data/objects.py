@@ -1,4 +1,4 @@
-"""Boxes of objects: PASCAL_VOC_rectangles."""
+"""Boxes of objects: PASCAL_VOC_, KITTI_, COCO_ and YOLO_rectangles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from geodl.data.targets import BoxTargets, TargetKind
 
 
 class PascalVocRectangles(ChipBuilder):
-    """Chips whose XML labels hold the bounds and classes of objects."""
+    """Chips whose labels hold the bounds and classes of objects.
+
+    An item's ``target`` is ``{"boxes": float32 (N, 4) x0, y0, x1, y1 in pixels of the item,
+    "labels": int64 (N,) 1..K}``.
+    """
 
     kind: ClassVar[TaskKind] = "objects"
     keywords = CHIP_KEYWORDS | {"stratify"}
