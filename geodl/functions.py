@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from geodl.base.registry import lazy_attributes
+
 if TYPE_CHECKING:
     import xarray as xr
 
     from geodl.io.source import Bands
+    from geodl.tools.confusion_matrix import compute_confusion_matrix
 
 
 def extract_band(raster: Any, numbers: Bands) -> xr.DataArray:
@@ -38,4 +41,8 @@ def extract_band(raster: Any, numbers: Bands) -> xr.DataArray:
     return open_raster(raster, bands=numbers)
 
 
-__all__ = ["extract_band"]
+_LAZY = {
+    "compute_confusion_matrix": "geodl.tools.confusion_matrix:compute_confusion_matrix",
+}
+__getattr__ = lazy_attributes(__name__, _LAZY)
+__all__ = ["compute_confusion_matrix", "extract_band"]
