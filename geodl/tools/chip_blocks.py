@@ -21,6 +21,7 @@ from geodl.formats.esri import map_line
 from geodl.formats.images import SUFFIXES, write_image
 from geodl.ops.chip_turns import Turn
 from geodl.ops.labels import value_counts
+from geodl.runtime.preflight import read_one_pixel
 from geodl.tools.chip_cut import BlockLabels, Ground, Part, chip_grid, read_ground, turned_block
 from geodl.tools.chip_plan import Chip, ChipBlock
 
@@ -110,6 +111,12 @@ class WriteTask:
     image_space: str
     blacken: bool = False
     writers: int = 1
+
+    def probe(self) -> None:
+        for part in self.parts:
+            read_one_pixel(part.source)
+            if part.second is not None:
+                read_one_pixel(part.second.source)
 
     def read(self, spec: ChipBlock) -> LoadedBlock:
         part = self.parts[spec.key[0]]

@@ -216,7 +216,7 @@ class ToolCall:
             names = [path.with_stem(f"{path.stem}_{k}") for k in range(len(self.raster))]
         return [call(item, name) for item, name in zip(self.raster, names, strict=True)]
 
-    def _prepared(self, raster: Any) -> Any:
+    def _prepared(self, raster: Any, client: Any = None) -> Any:
         return prepared(
             self.tool,
             self.kind,
@@ -225,6 +225,7 @@ class ToolCall:
             self.model_arguments,
             self.context,
             self.block_size,
+            client,
         )
 
     def _estimate(self, raster: Any, _: Any) -> float:
@@ -234,7 +235,8 @@ class ToolCall:
     def _run_one(
         self, raster: Any, output_name: str | os.PathLike[str] | None, handle: RunFuture | None
     ) -> Any:
-        with self._prepared(raster) as job:
+        client = active_client() if self.client is None else self.client
+        with self._prepared(raster, client) as job:
             product = Product.at(
                 output_name,
                 suffixes=self.suffixes,
@@ -246,7 +248,7 @@ class ToolCall:
                 job,
                 product,
                 self.finalise,
-                client=self.client,
+                client=client,
                 progress=self.progress,
                 future=handle,
                 store=self.store,

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from geodl.base.errors import DataError, DataWarning, ModelDataError, OptionError
+from geodl.base.errors import DataError, DataWarning, ModelDataError
 from geodl.base.files import sha256_json
 from geodl.bundle import ModelRef, load_model, resolve_model
 from geodl.core.blocks import RasterSource
@@ -27,6 +25,7 @@ from geodl.io.crs import metres_per_unit
 from geodl.io.extent import extent_window
 from geodl.io.source import open_source
 from geodl.io.vector import read_features
+from geodl.tools.device import run_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,17 +95,19 @@ def prepared(
     model_arguments: Mapping[str, Any] | None,
     context: Mapping[str, Any] | None,
     block_size: int | None,
+    client: Any = None,
 ) -> Iterator[Job]:
     """Open the raster and the model, check that they fit, and plan.
 
-    A trained object in memory is packed into a folder that lasts as long as the job.
+    A trained object in memory is packed into a folder that lasts as long as the job. With a client
+    the device is one that its workers have.
     """
     where = run_context(context)
     with tempfile.TemporaryDirectory(prefix="geodl-model-") as folder:
         ref = resolve_model(model, folder)
-        device = _device(where.device)
-        loaded = load_model(ref, device)
-        contract = loaded.contract
+        device = run_device(where.device, client)
+        # With a client this process needs the contract alone.
+        contract = load_model(ref, device if client is None else "cpu").contract
         if contract.kind != kind:
             raise ModelDataError(
                 f"{tool} needs a model that gives {kind}; {contract.model_name} gives "
@@ -201,15 +202,6 @@ def _check_cell_size(grid: GeoGrid, contract: ModelContract) -> None:
             DataWarning,
             stacklevel=2,
         )
-
-
-def _device(wanted: str | None) -> str:
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise OptionError(
-            'processorType="GPU": torch sees no GPU here; use "CPU", or see `geodl doctor`.'
-        )
-    return wanted or ("cuda" if there else "cpu")
 
 
 def _extent(context: RunContext, source: RasterSource) -> Window | None:
