@@ -88,8 +88,15 @@ def describe_features(path: str) -> dict[str, Any]:
 def describe_chips(path: str) -> dict[str, Any]:
     from geodl.formats import count_labels, open_export
 
+    sides = [Path(path) / side for side in ("A", "B")]
+    if all((side / ESRI_MAP).exists() for side in sides):
+        # The two image domains of CycleGAN are an export each.
+        return {"kind": "chips", "path": path, **{s.name: describe_chips(str(s)) for s in sides}}
     folder = open_export(path)
     counts = folder.class_counts or count_labels(folder)
+    unit = {"tiles": "chips", "instances": "objects", "panoptic": "pixels"}.get(
+        folder.kind, folder.kind
+    )
     return {
         "kind": "chips",
         "path": path,
@@ -101,7 +108,7 @@ def describe_chips(path: str) -> dict[str, Any]:
         "dtype": folder.dtype,
         "image_space": folder.image_space,
         "classes": [
-            {"value": entry.value, "name": entry.name, folder.kind: counts.get(entry.value, 0)}
+            {"value": entry.value, "name": entry.name, unit: counts.get(entry.value, 0)}
             for entry in folder.classes
         ],
     }

@@ -36,6 +36,7 @@ COMMANDS = {
     ("weights", "fetch"): Command("download pretrained weights", "work:add_weights_fetch"),
     ("chips", "export"): Command("cut training chips from a raster", "work:add_chips_export"),
     ("chips", "info"): Command("what a chip folder holds", "look:add_chips_info"),
+    ("chips", "validate"): Command("check a chip folder file by file", "chips:add_validate"),
     ("train",): Command("train a model on a chip folder", "work:add_train"),
     ("detect",): Command("find objects in a raster", "work:add_detect"),
     ("classify",): Command("classify every pixel of a raster", "work:add_classify"),

@@ -12,6 +12,7 @@ from geodl.formats.chip_format import ChipFormat
 from geodl.formats.folder import count_labels, open_export
 from geodl.formats.label_types import InstanceLabels, NoLabel, PanopticLabels, TileLabels
 from geodl.formats.registry import FORMATS
+from geodl.formats.validate import validate_export
 
 __all__ = [
     "FORMATS",
@@ -28,4 +29,5 @@ __all__ = [
     "TileLabels",
     "count_labels",
     "open_export",
+    "validate_export",
 ]

@@ -19,6 +19,7 @@ from geodl.formats.base import (
     ESRI_STATS,
     BandSummary,
     ChipFolder,
+    ChipRef,
     LabelKind,
     check_shape,
     counts_pixels,
@@ -65,13 +66,24 @@ def open_export(path: str | os.PathLike[str], dataset_type: str | None = None) -
     return open_by_roots(path, path, dataset_type)
 
 
-def open_by_roots(path: Path, roots: Path, dataset_type: str | None = None) -> ChipFolder:
-    """:func:`open_export` with root files of another folder, for example of an earlier state."""
+def open_by_roots(
+    path: Path,
+    roots: Path,
+    dataset_type: str | None = None,
+    chips: tuple[ChipRef, ...] | None = None,
+) -> ChipFolder:
+    """:func:`open_export` with root files of another folder, for example of an earlier state.
+
+    Parameters
+    ----------
+    chips
+        Instead of those that the folder lists.
+    """
     stats = _metadata(roots / ESRI_STATS)
     emd = _metadata(roots / ESRI_EMD)
     mode = _mode(roots, stats, emd, dataset_type)
     chip_format: ChipFormat = FORMATS[mode]()
-    chips = chips_of(path, roots, chip_format)
+    chips = chips or chips_of(path, roots, chip_format)
     with open_image(chips[0].image) as dataset:
         shape = (dataset.count, dataset.height, dataset.width)
         dtype = dataset.dtypes[0]

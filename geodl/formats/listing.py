@@ -78,6 +78,19 @@ def chips_of(path: Path, roots: Path, chip_format: ChipFormat) -> tuple[ChipRef,
     if not found:
         where = listed if listed.exists() else path / "images"
         raise FormatError(f"{where} names no chip; the export is incomplete. Export it again.")
+    return chip_refs(found, tree, chip_format)
+
+
+def chip_refs(
+    found: Sequence[tuple[Path, tuple[Path, ...]]], tree: FileTree, chip_format: ChipFormat
+) -> tuple[ChipRef, ...]:
+    """The chips of images with the labels that ``map.txt`` gives them, if any.
+
+    Raises
+    ------
+    FormatError
+        Two images of one name.
+    """
     labels = _labels(found, tree, chip_format)
     stems = [image.stem for image, _ in found]
     if chip_format.nested_images and len(set(stems)) < len(stems):
@@ -87,7 +100,7 @@ def chips_of(path: Path, roots: Path, chip_format: ChipFormat) -> tuple[ChipRef,
         ChipRef(stem, image, own)
         for stem, (image, _), own in zip(stems, found, labels, strict=True)
     )
-    _refuse_twins(chips, path)
+    _refuse_twins(chips, tree.root)
     return chips
 
 
@@ -114,18 +127,32 @@ def _mapped(listed: Path, names: FileTree) -> Iterator[tuple[Path, tuple[Path, .
         if not line.strip():
             continue
         where = f"{listed}, line {number}"
-        # Class folders with a blank in their name need the two blanks that stand between paths.
-        for tokens in (line.split(), re.split(r"\s{2,}", line.strip())):
-            parts = [_parts(token, where) for token in tokens]
-            paths = [names.find(part) for part in parts]
-            if None not in paths:
-                break
+        tokens, paths = resolve_line(line, names, where)
         if paths[0] is None:
             raise FormatError(
-                f"{where} names the image {line.split()[0]!r}, and there is no such file in "
+                f"{where} names the image {tokens[0]!r}, and there is no such file in "
                 f"{names.root}; remove the line, or export the chips again."
             )
         yield paths[0], tuple(found for found in paths[1:] if found is not None)
+
+
+def resolve_line(line: str, tree: FileTree, where: str) -> tuple[list[str], list[Path | None]]:
+    """Paths that a line of ``map.txt`` names, and the files they lead to.
+
+    Raises
+    ------
+    FormatError
+        A path that leaves the folder; names ``where``.
+    """
+    # Class folders with a blank in their name need the two blanks that stand between paths.
+    tokens = re.split(r"\s{2,}", line.strip())
+    paths = [tree.find(_parts(token, where)) for token in tokens]
+    if None in paths:
+        plain = line.split()
+        found = [tree.find(_parts(token, where)) for token in plain]
+        if found.count(None) <= paths.count(None) and len(plain) > len(tokens):
+            return plain, found
+    return tokens, paths
 
 
 def _parts(token: str, where: str) -> list[str]:
