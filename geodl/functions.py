@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from geodl.io.source import Bands
     from geodl.tools.confusion_matrix import compute_confusion_matrix
+    from geodl.tools.polygonize import polygonize
 
 
 def extract_band(raster: Any, numbers: Bands) -> xr.DataArray:
@@ -43,6 +44,7 @@ def extract_band(raster: Any, numbers: Bands) -> xr.DataArray:
 
 _LAZY = {
     "compute_confusion_matrix": "geodl.tools.confusion_matrix:compute_confusion_matrix",
+    "polygonize": "geodl.tools.polygonize:polygonize",
 }
 __getattr__ = lazy_attributes(__name__, _LAZY)
-__all__ = ["compute_confusion_matrix", "extract_band"]
+__all__ = ["compute_confusion_matrix", "extract_band", "polygonize"]
