@@ -5,7 +5,8 @@
 # the commands of SLURM use it. Run as root; stop_slurm.sh FOLDER ends what was started.
 set -eu
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
-cores=${SLURM_TEST_CORES:-$(nproc)}
+# nproc would obey OMP_NUM_THREADS, which tests set to 1.
+cores=$(getconf _NPROCESSORS_ONLN)
 memory_mb=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
 host=$(hostname -s)
 mkdir -p "$folder/state" "$folder/spool" "$folder/log"
