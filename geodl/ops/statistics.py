@@ -94,18 +94,33 @@ def band_state(values: np.ndarray) -> BandState:
         flat = flat[np.isfinite(flat)]
     if not flat.size:
         return BandState()
+    if flat.dtype.kind in "ub" and flat.dtype.itemsize == 1:
+        return _of_bytes(flat)
     low, high = float(flat.min()), float(flat.max())
     if flat.dtype.kind in "iub" and flat.dtype.itemsize <= 2:
         total = squares = 0
         for start in range(0, flat.size, _EXACT_RUN):
             part = flat[start : start + _EXACT_RUN].astype(np.float64)
             total += int(part.sum())
-            squares += int(part @ part)
+            # Not a dot product: its threads would fight those that call this.
+            squares += int(np.square(part).sum())
         return BandState(flat.size, low, high, Fraction(total), Fraction(squares))
     wide = flat.astype(np.float64)
     mean = float(wide.mean())
     wide -= mean
     return BandState.from_moments(flat.size, low, high, mean, float(np.square(wide).sum()))
+
+
+def _of_bytes(flat: np.ndarray) -> BandState:
+    """State of 8-bit values from how often each of the 256 occurs, in one pass."""
+    counts = np.bincount(flat, minlength=256)
+    values = np.arange(256, dtype=np.int64)
+    found = np.flatnonzero(counts)
+    total = int((counts * values).sum())
+    squares = int((counts * values * values).sum())
+    return BandState(
+        flat.size, float(found[0]), float(found[-1]), Fraction(total), Fraction(squares)
+    )
 
 
 @dataclass(frozen=True, slots=True)
