@@ -133,7 +133,8 @@ def test_chips_per_second_against_the_limit(
     print(
         f"\n{mode} {chip_format}, {size} px, {chips} chips of {TILE}: limit {before:.2f} / "
         f"{after:.2f} s = {chips / bare:.0f}/s, serial {wall:.2f} s = {chips / wall:.0f}/s "
-        f"(ratio {bare / wall:.2f}; by CPU time {work[0] / work[1]:.2f}), two workers {two:.2f} s = {chips / two:.0f}/s "
+        f"(ratio {bare / wall:.2f}; by CPU time {work[0] / work[1]:.2f}), "
+        f"two workers {two:.2f} s = {chips / two:.0f}/s "
         f"({wall / two:.2f} times serial, {bare / two:.2f} of the limit)"
     )
     assert bare / wall > 0.3

@@ -15,7 +15,7 @@ import shapely
 from PIL import Image
 from rasterio.features import rasterize
 
-from geodl.formats import ChipFolder, open_export
+from geodl.formats import ChipFolder, count_labels, open_export, validate_export
 from geodl.formats.images import open_image, read_image
 from geodl.tools.export_training_data import export_training_data
 
@@ -164,3 +164,40 @@ def test_a_voc_label_of_another_program_is_read(sample_data: Path, tmp_path: Pat
     for ref in folder.chips:
         objects = ET.parse(ref.labels[0]).getroot().findall("object")
         assert len(folder.chip_format.read_label(ref, folder)) == len(objects)
+
+
+FORMATS_BESIDE = [
+    "KITTI_rectangles", "PASCAL_VOC_rectangles", "Classified_Tiles", "RCNN_Masks", "Labeled_Tiles",
+    "MultiLabeled_Tiles", "Export_Tiles", "Imagenet", "Panoptic_Segmentation", "COCO_rectangles",
+    "COCO_instances", "YOLO_rectangles",
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*features are left out")
+@pytest.mark.filterwarnings("ignore:.*invalid geometries, which were repaired")
+@pytest.mark.filterwarnings("ignore:.*lie outside the raster")
+@pytest.mark.parametrize("mode", FORMATS_BESIDE)
+@pytest.mark.parametrize("scene", ["vegas_landcover", "elevation_buildings", "roads_vegas"])
+def test_every_format_of_real_scenes_is_valid_and_counts_what_it_holds(
+    sample_data: Path, tmp_path: Path, scene: str, mode: str
+) -> None:
+    source = sample_data / scene
+    raster, labels, options = {
+        "vegas_landcover": ("tiff_8channel_uint8.tif", "tiff_3channel_uint8.geojson",
+                            {"classvalue_field": "label"}),
+        "elevation_buildings": ("*.tif", "*.geojson", {}),
+        "roads_vegas": ("*.tif", "*.geojson", {"buffer_radius": 2e-5}),
+    }[scene]  # fmt: skip
+    features = next(source.glob(labels))
+    if mode == "Panoptic_Segmentation":
+        options = options | {"input_instance_data": features}
+        if scene == "vegas_landcover":
+            options = options | {"instance_class_value_field": "label"}
+    folder = export(
+        tmp_path, next(source.glob(raster)), features, mode, tile_size=120, rotation_angle=180,
+        **options,
+    )  # fmt: skip
+    assert [str(f) for f in validate_export(folder.path) if f.level == "error"] == []
+    assert len(folder) > 4
+    if folder.class_counts:
+        assert folder.class_counts == count_labels(folder)
