@@ -9,7 +9,7 @@ VENV := .venv
 
 # What the demo needs, and what the tests need beyond that.
 DEMO_EXTRAS := detection
-TEST_EXTRAS := detection,points,maps,test
+TEST_EXTRAS := detection,points,maps,dashboard,test
 
 ifneq ($(strip $(PYTHON)),)
   PY := $(PYTHON)

@@ -141,7 +141,7 @@ def test_every_import_is_a_declared_dependency(project: dict[str, Any]) -> None:
 
 def test_every_dependency_of_the_core_is_used(project: dict[str, Any]) -> None:
     # rasterio's companions that xarray, fsspec or fit() load by name.
-    by_name = {"h5netcdf", "h5py", "tensorboard"}
+    by_name = {"cftime", "h5netcdf", "h5py", "tensorboard"}
     used = {_DISTRIBUTION.get(module, module).lower() for module in _top_level_imports()}
     assert _names(project["project"]["dependencies"]) - used <= by_name
 
@@ -150,7 +150,7 @@ def test_extras_are_those_promised(project: dict[str, Any]) -> None:
     extras = project["project"]["optional-dependencies"]
     assert set(extras) == {
         "detection", "transformers", "diffusion", "tabular", "points", "embeddings", "maps",
-        "video", "export", "s3", "docs", "test", "cuda", "slurm", "mm", "all",
+        "video", "export", "s3", "dashboard", "docs", "test", "cuda", "slurm", "mm", "all",
     }  # fmt: skip
     inside = set(re.findall(r"\w+", extras["all"][0].partition("[")[2]))
     assert inside == set(extras) - {"all", "cuda", "slurm", "mm"}

@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from distributed import Client
 
 from geodl.base.errors import (
     DataError,
@@ -19,6 +18,7 @@ from geodl.base.errors import (
 )
 from geodl.data.prepare import prepare_data
 from geodl.ops.point_blocks import limited_parts, overlapping_blocks
+from geodl.runtime.connect import connect
 from geodl.tools.export_point_dataset import export_point_dataset
 
 laspy = pytest.importorskip("laspy")
@@ -205,7 +205,7 @@ def test_the_workers_of_a_client_write_the_same(tmp_path):
     for i in range(3):
         write_cloud(tmp_path / "in" / f"{i}.las", 100, seed=i)
     alone = export_point_dataset(tmp_path / "in", tmp_path / "alone", 20, 50)
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None):
+    with connect("local", workers=1, dashboard_address=None):
         shared = export_point_dataset(tmp_path / "in", tmp_path / "shared", 20, 50)
     for part in ("train", "val"):
         for ours, theirs in zip(blocks_of(alone / part), blocks_of(shared / part), strict=True):
