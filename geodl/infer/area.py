@@ -11,6 +11,7 @@ from rasterio.features import geometry_mask
 from rasterio.transform import Affine
 
 from geodl.base.files import sha256_json
+from geodl.base.quiet import quiet_lock
 from geodl.core.grid import GeoGrid, Window
 
 
@@ -43,7 +44,8 @@ class Area:
         if len(geometries) == 0:
             return np.zeros((window.height, window.width), bool)
         transform = Affine(*grid.crop(window).transform)
-        outside = geometry_mask(geometries, (window.height, window.width), transform)
+        with quiet_lock:
+            outside = geometry_mask(geometries, (window.height, window.width), transform)
         return ~outside
 
     def fingerprint(self) -> str:

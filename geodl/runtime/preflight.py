@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 from geodl.base.errors import ClusterError, SourceError
 from geodl.core.blocks import RasterSource
 from geodl.core.grid import Window
+from geodl.runtime.packed import call, pack, unpack
 from geodl.runtime.run import RETRY_WAITS_S
 
 logger = logging.getLogger(__name__)
@@ -101,11 +102,13 @@ def _ask(client: Any, task: Any, probe: Path, token: str) -> dict[Any, tuple[str
     """One task for each worker: its future, with the worker's address and file."""
     asked = {}
     here = versions()
+    packed, packed_task = pack(check_worker), pack(task)
     for number, address in enumerate(client.scheduler_info(n_workers=-1)["workers"]):
         name = f"{token}-{number}"
         future = client.submit(
-            check_worker,
-            task,
+            call,
+            packed,
+            packed_task,
             str(probe),
             token,
             name,
@@ -190,7 +193,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def check_worker(task: Any, folder: str, token: str, name: str, expected: Mapping[str, str]) -> str:
+def check_worker(
+    packed_task: bytes, folder: str, token: str, name: str, expected: Mapping[str, str]
+) -> str:
     """What runs on each worker; returns the text that it has written into its file.
 
     Raises
@@ -216,6 +221,7 @@ def check_worker(task: Any, folder: str, token: str, name: str, expected: Mappin
             f"cannot write into the run folder {place.parent} ({error.strerror}); give its user "
             f"the right to, or choose another output_name"
         ) from error
+    task = unpack(packed_task)
     if isinstance(task, Probed):
         task.probe()
     return text

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from geodl.base.errors import BlockError, GeodlError, OutputError, RunCancelledError, SourceError
 from geodl.runtime.ledger import Ledger, record_block
+from geodl.runtime.packed import pack, unpack
 from geodl.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -233,12 +234,17 @@ def _finish(
 
 
 def execute_block(task: BlockTask, spec: Spec, folder: str) -> dict[str, Any]:
-    """Run one block from reading to its line in the ledger; what a Dask worker calls."""
+    """Run one block from reading to its line in the ledger; here or on a worker."""
     loaded, read_s = _read_with_retries(task, spec, RETRY_WAITS_S)
     started = time.perf_counter()
     computed = task.compute(spec, loaded)
     seconds = {"read": read_s, "compute": time.perf_counter() - started}
     return _finish(task, spec, computed, seconds, Path(folder))
+
+
+def execute_packed(packed: bytes, spec: Spec, folder: str) -> dict[str, Any]:
+    """:func:`execute_block` of a task that travels as bytes; what a Dask worker calls."""
+    return execute_block(unpack(packed), spec, folder)
 
 
 def _run_here(
@@ -324,11 +330,13 @@ def _run_on_client(
     waiting = as_completed(with_results=False)
     attempt = os.urandom(3).hex()
 
+    packed = pack(task)
+
     def submit(count: int) -> None:
         for spec in islice(specs, 0 if stop.is_set() else count):
             future = client.submit(
-                execute_block,
-                task,
+                execute_packed,
+                packed,
                 spec,
                 str(ledger.folder),
                 key=(f"{prefix}-{attempt}", *spec.key),

@@ -9,6 +9,7 @@ import torch
 
 from geodl.base.errors import GeodlWarning, OptionError
 from geodl.runtime.connect import prepare_workers
+from geodl.runtime.packed import call, pack
 
 
 def run_device(wanted: str | None, client: Any = None) -> str:
@@ -55,9 +56,18 @@ def _without_gpu(client: Any) -> list[str]:
         return [] if sees_gpu() else [""]
     # Before torch is loaded there: the number of its threads is read then.
     prepare_workers(client)
-    found = client.run(sees_gpu, on_error="return")
-    # An answer that is an error is told, with its reason, by the preflight.
-    return [address for address, there in found.items() if there is not True]
+    packed = pack(sees_gpu)
+    asked = {
+        address: client.submit(call, packed, workers=[address], pure=False)
+        for address in client.scheduler_info(n_workers=-1)["workers"]
+    }
+    # A worker that fails here is told of, with its reason, by the preflight.
+    client.gather(list(asked.values()), errors="skip")
+    return [address for address, future in asked.items() if not _says_yes(future)]
+
+
+def _says_yes(future: Any) -> bool:
+    return future.status == "finished" and future.result() is True
 
 
 def sees_gpu() -> bool:

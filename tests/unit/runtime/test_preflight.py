@@ -17,6 +17,7 @@ from geodl.core.blocks import RasterBlock
 from geodl.core.grid import GeoGrid, Window
 from geodl.runtime import preflight as module
 from geodl.runtime.ledger import Ledger
+from geodl.runtime.packed import pack
 from geodl.runtime.preflight import check_worker, preflight, read_one_pixel, versions
 from geodl.runtime.run import run_blocks
 
@@ -89,7 +90,7 @@ def test_other_versions_are_named(tmp_path: Path) -> None:
     (tmp_path / "t").write_text("t")
     other = {**versions(), "torch": "1.0"}
     with pytest.raises(ClusterError, match=r"has torch .* \(here 1\.0\); install the same"):
-        check_worker(None, str(tmp_path), "t", "w", other)
+        check_worker(pack(None), str(tmp_path), "t", "w", other)
 
 
 def test_a_run_folder_that_is_not_shared_is_named(
@@ -97,11 +98,11 @@ def test_a_run_folder_that_is_not_shared_is_named(
 ) -> None:
     monkeypatch.setattr(module, "_SHARED_WITHIN_S", 0.0)
     with pytest.raises(ClusterError, match="does not see the run folder"):
-        check_worker(None, str(tmp_path / "probe"), "t", "w", versions())
+        check_worker(pack(None), str(tmp_path / "probe"), "t", "w", versions())
     (tmp_path / "t").write_text("t")
     (tmp_path / "w").mkdir()
     with pytest.raises(ClusterError, match=r"cannot write into the run folder .*Is a directory"):
-        check_worker(None, str(tmp_path), "t", "w", versions())
+        check_worker(pack(None), str(tmp_path), "t", "w", versions())
 
 
 def test_what_a_worker_writes_must_arrive(
