@@ -10,6 +10,7 @@ from typing import Any
 from geodl.base.errors import OptionError
 from geodl.base.options import as_float, as_int
 from geodl.base.packages import require
+from geodl.base.signals import interrupts_kept
 from geodl.runtime.clusters.spec import Launcher, Spec, Started
 
 _OPTIONS = (
@@ -31,7 +32,9 @@ _QUEUE_TIMEOUT_S = 3600.0
 
 
 def _start(spec: Spec) -> Started:
-    jobqueue = require("dask_jobqueue", "slurm")
+    # Importing dask-jobqueue 0.9 makes Ctrl-C end the process, whatever it did before.
+    with interrupts_kept():
+        jobqueue = require("dask_jobqueue", "slurm")
     arguments = job_arguments(spec)
     if shutil.which("sbatch") is None:
         raise OptionError(

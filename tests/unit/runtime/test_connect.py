@@ -20,6 +20,7 @@ from geodl.base.errors import (
     SourceError,
     UnknownOptionError,
 )
+from geodl.base.signals import interrupts_kept
 from geodl.runtime.clusters import LAUNCHERS, cuda, slurm
 from geodl.runtime.clusters.recipe import read_recipe
 from geodl.runtime.clusters.spec import Launcher, Spec, Started
@@ -126,7 +127,8 @@ def test_one_cuda_worker_is_started_for_each_visible_gpu(monkeypatch: pytest.Mon
 
 
 def test_slurm_jobs_ask_for_what_was_asked_for() -> None:
-    jobqueue = pytest.importorskip("dask_jobqueue", reason="the extra slurm is not installed")
+    with interrupts_kept():
+        jobqueue = pytest.importorskip("dask_jobqueue", reason="the extra slurm is not installed")
     arguments = slurm.job_arguments(
         spec(
             "slurm",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_worker
 
 from geodl.base.errors import GeodlWarning, OptionError
 from geodl.tools import device
@@ -60,5 +60,5 @@ def _always() -> bool:
     return True
 
 
-def _second(dask_worker: Any = None) -> bool:
-    return bool(dask_worker.name == 1)
+def _second() -> bool:
+    return bool(get_worker().name == 1)
