@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -16,6 +15,7 @@ from geodl.infer.augment import Policy
 from geodl.infer.objects import ObjectOptions
 from geodl.infer.pixels import Output, PixelOptions
 from geodl.io.extent import read_crs, read_extent
+from geodl.runtime.cores import available_cores
 
 _SHARED = ("padding", "batch_size", "tile_size", "test_time_augmentation")
 ARGUMENTS: dict[TaskKind, tuple[str, ...]] = {
@@ -223,9 +223,7 @@ def _threads(value: Any) -> int | None:
     if value is None:
         return None
     text = str(value).strip()
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = available_cores()
     if text.endswith("%"):
         share = as_float(text[:-1], "parallelProcessingFactor", minimum=0, maximum=100)
         return max(1, round(cores * share / 100))
