@@ -9,7 +9,7 @@ VENV := .venv
 
 # What the demo needs, and what the tests need beyond that.
 DEMO_EXTRAS := detection
-TEST_EXTRAS := detection,points,maps,dashboard,test
+TEST_EXTRAS := detection,transformers,embeddings,points,maps,video,export,catalog,dashboard,test
 
 ifneq ($(strip $(PYTHON)),)
   PY := $(PYTHON)
