@@ -9,8 +9,9 @@ import numpy as np
 
 from geodl.base.errors import BundleError
 from geodl.core.classes import ClassTable
+from geodl.core.points import PointInput
 
-TaskKind = Literal["objects", "pixels", "instances", "tiles", "panoptic"]
+TaskKind = Literal["objects", "pixels", "instances", "tiles", "panoptic", "points", "boxes3d"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -144,6 +145,9 @@ class ModelContract:
     pixel_scale
         Pixels of the network per pixel of the training raster: below 1 where chips were reduced
         with ``resize_to``. Rasters are resampled alike.
+    points
+        Of a model of point clouds: its blocks. Such a model takes no bands of rasters, and its
+        ``tile_px`` has no meaning.
     """
 
     model_name: str
@@ -159,6 +163,7 @@ class ModelContract:
     image_space: str = "MAP_SPACE"
     variable_tile: bool = True
     pixel_scale: float = 1.0
+    points: PointInput | None = None
 
     def __post_init__(self) -> None:
         if len(self.extract_bands) != self.normalization.bands:
@@ -166,6 +171,11 @@ class ModelContract:
                 f"the model takes {len(self.extract_bands)} bands but has statistics for "
                 f"{self.normalization.bands}"
             )
+
+    @property
+    def inputs(self) -> int:
+        """Bands, or columns of the points, that the network takes."""
+        return len(self.extract_bands) if self.points is None else self.points.columns
 
     def describe(self) -> dict[str, Any]:
         """JSON for the manifest and for ``geodl model info``."""
@@ -177,4 +187,5 @@ class ModelContract:
             "band_names": list(self.band_names),
             "tile_px": self.tile_px,
             "cell_size": list(self.cell_size) if self.cell_size else None,
+            **({"points": self.points.to_json()} if self.points else {}),
         }
