@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from distributed import Client, LocalCluster
+from distributed import Client
 from rasterio.transform import from_origin
 from tornado.websocket import websocket_connect
 
+from geodl.runtime.connect import connect
 from geodl.testing.tiny import register_tiny_models, tiny_model
 from geodl.tools.classify_pixels import classify_pixels
 
@@ -51,12 +52,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     pytest.importorskip("bokeh", reason="the extra dashboard is not installed")
-    with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster) as found,
-    ):
+    with connect("local", workers=1, threads_per_worker=2) as found:
+        found.run(register_tiny_models)
         yield found
 
 

@@ -6,7 +6,8 @@ import os
 
 from geodl.base.errors import OptionError
 from geodl.base.packages import require
-from geodl.runtime.clusters.local import LATE, START_S, start_processes
+from geodl.runtime.clusters.local import LATE
+from geodl.runtime.clusters.processes import START_S, start_processes
 from geodl.runtime.clusters.spec import Launcher, Spec, Started
 
 

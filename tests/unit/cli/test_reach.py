@@ -6,28 +6,29 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from distributed import LocalCluster
+from distributed import Client
 
 from geodl.cli.main import main
 from geodl.cli.reach import _compare, examine_cluster
+from geodl.runtime.clusters.processes import start_processes
+from geodl.runtime.clusters.spec import Spec
+from geodl.runtime.connect import connect
 from geodl.runtime.preflight import versions
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0",
-        memory_limit=2**30,
-    ) as found:  # fmt: skip
+def client() -> Iterator[Client]:
+    with connect("local", workers=2, memory_limit=2**30, dashboard_address=None) as found:
         yield found
 
 
-def test_a_cluster_is_described(cluster: LocalCluster) -> None:
+def test_a_cluster_is_described(client: Client) -> None:
     faults: list[str] = []
-    found = examine_cluster(cluster.scheduler_address, faults)
+    address = client.scheduler_info(n_workers=0)["address"]
+    found = examine_cluster(address, faults)
     assert faults == []
     assert (found["workers"], found["threads"], found["memory_gb"]) == (2, 2, 2.0)
-    assert found["scheduler"] == cluster.scheduler_address
+    assert found["scheduler"] == address
 
 
 def test_an_address_where_nothing_is_makes_the_status_1(
@@ -44,7 +45,7 @@ def test_an_address_where_nothing_is_makes_the_status_1(
 
 def test_no_workers_is_a_fault() -> None:
     faults: list[str] = []
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as empty:
+    with start_processes(Spec(dashboard_address=None), "distributed.Nanny", 0) as empty:
         assert examine_cluster(empty.scheduler_address, faults)["workers"] == 0
     assert len(faults) == 1
     assert "has no workers" in faults[0]

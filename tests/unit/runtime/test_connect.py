@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, SpecCluster
 
 from geodl.base.errors import (
+    ClusterError,
     FormatError,
     MissingPackageError,
     NotSupportedError,
@@ -22,17 +24,20 @@ from geodl.base.errors import (
 )
 from geodl.base.signals import interrupts_kept
 from geodl.runtime.clusters import LAUNCHERS, cuda, slurm
+from geodl.runtime.clusters.processes import SchedulerProcess, start_processes
 from geodl.runtime.clusters.recipe import read_recipe
 from geodl.runtime.clusters.spec import Launcher, Spec, Started
 from geodl.runtime.connect import connect
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[LocalCluster]:
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
-    ) as cluster:
+def running() -> Iterator[SpecCluster]:
+    with processes(1) as cluster:
         yield cluster
+
+
+def processes(count: int) -> SpecCluster:
+    return start_processes(Spec(dashboard_address=None), "distributed.Nanny", count)
 
 
 def recipe(folder: Path, text: str) -> Path:
@@ -46,18 +51,18 @@ def spec(kind: str, **options: Any) -> Spec:
 
 
 def test_a_scheduler_file_and_a_recipe_lead_to_the_same_cluster(
-    running: LocalCluster, tmp_path: Path
+    running: SpecCluster, tmp_path: Path
 ) -> None:
-    # Workers that live in this process have an address that a second client may use as well.
     address = running.scheduler_address
     file = tmp_path / "scheduler.json"
-    file.write_text(json.dumps(running.scheduler.identity()))
+    file.write_text(json.dumps({"address": address}))
     there = recipe(tmp_path, f"cluster: {address}\noptions:\n  timeout_s: 5\n")
     for target in (address, str(file), there):
         with connect(target) as client:
             assert client.submit(sum, (1, 2)).result() == 3
             assert client.scheduler_info()["address"] == address
-    assert len(running.workers) == 1, "closing a client leaves a cluster that it joined"
+    with Client(running) as client:
+        assert client.submit(sum, (2, 3)).result() == 5, "a cluster that was joined stays"
 
 
 def test_nothing_at_an_address_is_said_with_the_address() -> None:
@@ -178,10 +183,10 @@ def test_slurm_options_are_checked(options: dict[str, Any], message: str) -> Non
 def test_workers_that_never_come_end_the_wait_and_the_cluster(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made: list[LocalCluster] = []
+    made: list[SpecCluster] = []
 
     def start(given: Spec) -> Started:
-        made.append(LocalCluster(n_workers=0, processes=False, dashboard_address=":0"))
+        made.append(processes(0))
         return Started(made[0], 1, 0.2, "the queue is full")
 
     monkeypatch.setattr("geodl.runtime.connect.LAUNCHERS", {"slow": Launcher((), start)})
@@ -221,6 +226,16 @@ def test_recipes_are_checked(
 ) -> None:
     with pytest.raises(error, match=message):
         read_recipe(recipe(tmp_path, text))
+
+
+def test_a_scheduler_that_does_not_start_ends_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SchedulerProcess.__init__, "__defaults__", (0.0,))
+    with pytest.raises(ClusterError, match="did not start within 0 s"):
+        processes(1)
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(ClusterError, match="ended with code 1"):
+        processes(1)
 
 
 def test_local_workers_take_their_share(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from geodl.base.errors import BlockError, MissingPackageError, OptionError, OutputError
+from geodl.runtime.connect import connect
 from geodl.runtime.ledger import Ledger
 from geodl.runtime.live import ProgressPage
 from geodl.runtime.report import check_report, reported
@@ -47,12 +48,7 @@ class Task:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster) as found,
-    ):
+    with connect("local", workers=1, threads_per_worker=2) as found:
         yield found
 
 
@@ -98,8 +94,8 @@ def test_runs_stand_on_the_page_with_the_newest_first(client: Client, tmp_path: 
 def test_the_page_is_added_once_for_all_runs(client: Client, tmp_path: Path) -> None:
     for number in range(2):
         run(Task(), client, tmp_path / str(number), f"{number}" * 8)
-    names = [rule for rule in client.cluster.scheduler.plugins if rule == ProgressPage.name]
-    assert names == [ProgressPage.name]
+    plugins = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.plugins))
+    assert plugins.count(ProgressPage.name) == 1
     assert len(json.loads(page(client, "geodl.json"))["runs"]) >= 2
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster, get_worker
+from distributed import Client, get_worker
 
 from geodl.base.errors import ClusterError, SourceError, SourceNotFoundError
 from geodl.core.blocks import RasterBlock
 from geodl.core.grid import GeoGrid, Window
 from geodl.runtime import preflight as module
+from geodl.runtime.connect import connect
 from geodl.runtime.ledger import Ledger
 from geodl.runtime.packed import pack
 from geodl.runtime.preflight import check_worker, preflight, read_one_pixel, versions
@@ -30,15 +31,15 @@ class Spec:
 
 @dataclass(frozen=True)
 class Task:
-    """Probes leave a mark each; one named worker has no such source."""
+    """Probes leave a mark each; the worker at one address has no such source."""
 
     marks: Path
-    lacks: int | None = None
+    lacks: str | None = None
 
     def probe(self) -> None:
-        name = get_worker().name
-        (self.marks / str(name)).touch()
-        if name == self.lacks:
+        address = get_worker().address
+        (self.marks / _port(address)).touch()
+        if address == self.lacks:
             raise SourceNotFoundError("There is no file /scenes/a.tif; check the path.")
 
     def read(self, spec: Spec) -> int:
@@ -54,13 +55,16 @@ class Task:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with (
-        LocalCluster(
-            n_workers=3, threads_per_worker=1, processes=False, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster) as found,
-    ):
+    with connect("local", workers=2, dashboard_address=None) as found:
         yield found
+
+
+def _port(address: str) -> str:
+    return address.rpartition(":")[2]
+
+
+def addresses(client: Client) -> list[str]:
+    return sorted(client.scheduler_info(n_workers=-1)["workers"])
 
 
 def run(task: Task, client: Client, folder: Path) -> None:
@@ -72,17 +76,20 @@ def test_every_worker_is_asked_once_and_the_run_folder_is_left_clean(
     client: Client, tmp_path: Path
 ) -> None:
     run(Task(tmp_path), client, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"0", "1", "2", "block", "a.run"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *map(_port, addresses(client)),
+        "block",
+        "a.run",
+    }
     assert not (tmp_path / "a.run" / "probe").exists()
 
 
 def test_a_worker_without_the_source_is_named_before_the_first_block(
     client: Client, tmp_path: Path
 ) -> None:
-    facts = client.scheduler_info(n_workers=-1)["workers"]
-    address = next(key for key, worker in facts.items() if worker["name"] == 1)
-    with pytest.raises(ClusterError, match=rf"1 of 3 workers.*{address}.*/scenes/a\.tif"):
-        run(Task(tmp_path, lacks=1), client, tmp_path)
+    address = addresses(client)[0]
+    with pytest.raises(ClusterError, match=rf"1 of 2 workers.*{address}.*/scenes/a\.tif"):
+        run(Task(tmp_path, lacks=address), client, tmp_path)
     assert not (tmp_path / "block").exists()
 
 
@@ -110,7 +117,7 @@ def test_what_a_worker_writes_must_arrive(
 ) -> None:
     monkeypatch.setattr(module, "_SHARED_WITHIN_S", 0.0)
     monkeypatch.setattr(module, "check_worker", _writes_elsewhere)
-    with pytest.raises(ClusterError, match=r"3 of 3 workers.*does not arrive here"):
+    with pytest.raises(ClusterError, match=r"2 of 2 workers.*does not arrive here"):
         preflight(client, Task(tmp_path), tmp_path)
 
 

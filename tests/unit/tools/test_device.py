@@ -6,21 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster, get_worker
+from distributed import Client, get_worker
 
 from geodl.base.errors import GeodlWarning, OptionError
+from geodl.runtime.connect import connect
 from geodl.tools import device
 from geodl.tools.device import run_device
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster) as found,
-    ):
+    with connect("local", workers=2, dashboard_address=None) as found:
         yield found
 
 
@@ -42,23 +38,20 @@ def test_workers_with_gpus_are_used_from_a_client_without(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    gpus(monkeypatch, _always)
+    gpus(monkeypatch, lambda: True)
     assert run_device(None, client) == run_device("cuda", client) == "cuda"
 
 
 def test_a_cluster_of_both_kinds_uses_cpus_and_says_so(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gpus(monkeypatch, _second)
-    with pytest.warns(GeodlWarning, match=r"1 of 2 workers see a GPU.*none on inproc://"):
+    with_gpu, without = client.scheduler_info(n_workers=-1)["workers"]
+
+    def only_the_first() -> bool:
+        return bool(get_worker().address == with_gpu)
+
+    gpus(monkeypatch, only_the_first)
+    with pytest.warns(GeodlWarning, match=rf"1 of 2 workers see a GPU.*none on {without}"):
         assert run_device(None, client) == "cpu"
-    with pytest.raises(OptionError, match=r"no GPU on inproc://"):
+    with pytest.raises(OptionError, match=rf"no GPU on {without}"):
         run_device("cuda", client)
-
-
-def _always() -> bool:
-    return True
-
-
-def _second() -> bool:
-    return bool(get_worker().name == 1)
