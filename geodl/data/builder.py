@@ -20,7 +20,7 @@ from geodl.core.contract import Normalization, TaskKind
 from geodl.data.augment import Augmentation, augmentations
 from geodl.data.batch_size import typical_batch_size
 from geodl.data.chips import ChipData
-from geodl.data.dataset import ChipDataset, resize_image
+from geodl.data.dataset import ChipDataset
 from geodl.data.folders import (
     SourceChip,
     check_alike,
@@ -48,6 +48,7 @@ from geodl.data.store import DEFAULT_LIMIT_BYTES, ChipStore, LoadedChip
 from geodl.data.targets import TargetKind
 from geodl.formats import open_export
 from geodl.formats.base import ChipFolder
+from geodl.nets.resize import resized_chip
 
 logger = logging.getLogger(__name__)
 
@@ -73,21 +74,6 @@ class ChipLoader:
         height, width = self.resize_to
         target = self.targets.resized(target, (height / shape[0], width / shape[1]))
         return LoadedChip(*resized_chip(image.data, valid, self.resize_to), target)
-
-
-def resized_chip(
-    data: np.ndarray, valid: np.ndarray | None, size_yx: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixels resampled in their own dtype; a pixel is valid where all it comes from is."""
-    values = np.nan_to_num(data.astype(np.float32))
-    resized = resize_image(torch.from_numpy(values), size_yx).numpy()
-    if data.dtype.kind in "iu":
-        info = np.iinfo(data.dtype)
-        resized = np.rint(resized).clip(info.min, info.max)
-    if valid is not None:
-        share = resize_image(torch.from_numpy(valid[None].astype(np.float32)), size_yx)
-        valid = share[0].numpy() > 1 - 1e-3
-    return resized.astype(data.dtype), valid
 
 
 class ChipBuilder(ABC):

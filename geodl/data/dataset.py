@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 
@@ -19,6 +18,7 @@ from geodl.core.grid import Window
 from geodl.data.augment import ZOOM_SHARE, Augmentation
 from geodl.data.store import ChipStore, LoadedChip
 from geodl.data.targets import TargetKind, nearest_index
+from geodl.nets.resize import resize_image
 
 # Least part of an object that a random crop must leave for it to count as one: slivers teach the
 # detector to see objects in fragments.
@@ -204,14 +204,6 @@ def _read_window(
     elif valid is not None and valid.all():
         valid = None
     return data, valid
-
-
-def resize_image(image: Tensor, size_yx: tuple[int, int]) -> Tensor:
-    """float32 (C, H, W) resampled bilinearly, smoothed first where it shrinks."""
-    shrinks = size_yx[0] < image.shape[1] or size_yx[1] < image.shape[2]
-    return functional.interpolate(
-        image[None], size=size_yx, mode="bilinear", align_corners=False, antialias=shrinks
-    )[0]
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from geodl.base.options import as_float
 from geodl.core.classes import ClassTable
 from geodl.core.contract import Normalization
 from geodl.data.batch_size import typical_batch_size
-from geodl.data.dataset import resize_image
 from geodl.data.keywords import CHIP_KEYWORDS
 from geodl.data.paired import (
     PairedSample,
@@ -26,6 +25,7 @@ from geodl.data.paired_data import PairedData, image_facts
 from geodl.data.request import DataRequest
 from geodl.data.sample_data import common_fields, refuse_arguments
 from geodl.formats.paired import superres_layout
+from geodl.nets.resize import resize_image
 
 DEFAULT_FACTOR = 4.0
 

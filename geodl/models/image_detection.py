@@ -17,10 +17,10 @@ from geodl.core.contract import ModelContract
 from geodl.core.detections import Detections
 from geodl.core.grid import GeoGrid, Window
 from geodl.core.plan import TilePlan
-from geodl.data.dataset import resize_image
 from geodl.formats.images import read_image
 from geodl.infer.ownership import owned
 from geodl.infer.tiles import TileRunner, clean_block, cut_tile
+from geodl.nets.resize import resize_image
 from geodl.ops.nms import suppress_detections
 from geodl.tasks.objects import ObjectTask
 from geodl.train.device import net_device
