@@ -1,130 +1,226 @@
-"""What a point cloud model demands of the points it is given."""
+"""Point clouds cut into tiles, and what a model for points demands of its input."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from geodl.base.errors import BundleError, ModelDataError
+from geodl.base.errors import BundleError, PlanError
+
+Bounds = tuple[float, float, float, float]
+"""Least x, least y, greatest x, greatest y."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointTile:
+    """Points of a square core and of a buffer around it.
+
+    Parameters
+    ----------
+    core
+        Bounds that hold the tile's own points: from the least inclusive to the greatest exclusive.
+    xyz
+        float64 (N, 3), CRS of the cloud, points of core and buffer ordered by source and index.
+    attributes
+        Dimension to its values (N,) or (N, columns), in the file's own dtype.
+    source
+        int32 (N,): which file of the cloud a point comes from.
+    index
+        int64 (N,): its place in that file.
+    """
+
+    row: int
+    col: int
+    core: Bounds
+    xyz: np.ndarray
+    attributes: Mapping[str, np.ndarray]
+    source: np.ndarray
+    index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.xyz)
+
+    @property
+    def inside(self) -> np.ndarray:
+        """bool (N,): the points of the core; each point of a cloud is in one tile's core."""
+        return inside(self.xyz, self.core)
+
+
+def inside(xyz: np.ndarray, bounds: Bounds) -> np.ndarray:
+    """bool (N,): where points (N, 2 or more) lie in half-open bounds."""
+    x, y = xyz[:, 0], xyz[:, 1]
+    return (x >= bounds[0]) & (y >= bounds[1]) & (x < bounds[2]) & (y < bounds[3])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointTileSpec:
+    """One tile of a plan; small and picklable.
+
+    Parameters
+    ----------
+    core, read
+        Bounds of the core, and of core and buffer.
+    """
+
+    row: int
+    col: int
+    core: Bounds
+    read: Bounds
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.row, self.col
+
+    @property
+    def name(self) -> str:
+        return f"tile {self.row},{self.col}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointPlan:
+    """Square tiles over a cloud, on a lattice anchored at the origin of its CRS.
+
+    Parameters
+    ----------
+    size
+        Side of a core, in units of the CRS.
+    buffer
+        What is seen around it on each side.
+    tiles
+        (row, col) of the tiles that hold a point; tile (i, j) owns
+        ``[j * size, (j + 1) * size) x [i * size, (i + 1) * size)``.
+
+    Raises
+    ------
+    PlanError
+        A side that is not above 0, or a buffer below 0.
+    """
+
+    size: float
+    buffer: float
+    tiles: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.size) and self.size > 0):
+            raise PlanError(f"a tile of {self.size:g} units has no area; give a size above 0")
+        if not (math.isfinite(self.buffer) and self.buffer >= 0):
+            raise PlanError(f"a buffer of {self.buffer:g} units is none; give 0 or more")
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def blocks(self) -> Iterator[PointTileSpec]:
+        for row, col in self.tiles:
+            yield self.tile(row, col)
+
+    def tile(self, row: int, col: int) -> PointTileSpec:
+        size, pad = self.size, self.buffer
+        core = (col * size, row * size, (col + 1) * size, (row + 1) * size)
+        read = (core[0] - pad, core[1] - pad, core[2] + pad, core[3] + pad)
+        return PointTileSpec(row=row, col=col, core=core, read=read)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointFeature:
+    """An attribute that a network takes besides x, y and z.
+
+    Parameters
+    ----------
+    name
+        As in an export: ``intensity``, ``numberOfReturns``, ``nearInfrared``, an extra dimension.
+    minimum, maximum
+        Per column; values are scaled to ``(v - minimum) / (maximum - minimum)``, 0 where both are
+        equal.
+    """
+
+    name: str
+    minimum: tuple[float, ...]
+    maximum: tuple[float, ...]
+
+    def scaled(self, values: np.ndarray) -> np.ndarray:
+        """float32 (N, columns) of raw values (N,) or (N, columns)."""
+        low, high = np.asarray(self.minimum), np.asarray(self.maximum)
+        span = np.where(high > low, high - low, 1.0)
+        table = np.asarray(values, np.float64).reshape(len(values), -1)
+        return ((table - low) / span).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointInput:
-    """The blocks of a point cloud model, and what its scores mean.
+    """The blocks that a model for points was trained on.
 
     Parameters
     ----------
     block_size
-        Side of a square block, in units of the training data's CRS (metres where it has them).
-    scale
-        Units of the CRS per unit of the network's coordinates: half a block for classification, 1
-        for objects.
+        Side of a block, in units of the CRS.
     max_points
-        Most points of a block; a larger one is run in parts, see
-        :func:`geodl.ops.point_blocks.limited_parts`.
-    attributes
-        What the network takes after x, y and z, by the names of exports (``intensity``,
-        ``numberOfReturns``, ``returnNumber``, ``red``, ...), see
-        :data:`geodl.formats.point_blocks.ATTRIBUTE_NAMES`.
-    limits
-        Per attribute its least and its largest values (one number per column), by which it is
-        scaled to 0..1.
-    codes
-        LAS class code of each column of a classifier's scores; empty for objects.
+        Most points of a block; one with more is run in parts.
+    scale
+        Units of the CRS per unit of the network's coordinates: half a block in exports of today.
+    features
+        What the network takes after x, y and z, in its order.
     """
 
     block_size: float
-    scale: float
     max_points: int
-    attributes: tuple[str, ...] = ()
-    limits: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = ()
-    codes: tuple[int, ...] = ()
+    scale: float
+    features: tuple[PointFeature, ...] = ()
 
     def __post_init__(self) -> None:
-        if not (self.block_size > 0 and self.scale > 0 and self.max_points > 0):
-            raise BundleError(
-                f"a point model's block size ({self.block_size}), scale ({self.scale}) and most "
-                f"points ({self.max_points}) must be above 0"
-            )
-        if len(self.limits) != len(self.attributes):
-            raise BundleError(
-                f"the model takes {len(self.attributes)} attributes of points but has limits for "
-                f"{len(self.limits)}"
-            )
+        for name in ("block_size", "max_points", "scale"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise BundleError(f"the model's {name} is {value!r}; expected a number above 0")
 
     @property
     def columns(self) -> int:
-        """Columns of the network's input: 3 + F."""
-        return 3 + sum(len(low) for low, _ in self.limits)
-
-    def encode(
-        self, xyz: np.ndarray, attributes: Mapping[str, Any], centre_xy: tuple[float, float]
-    ) -> np.ndarray:
-        """A block as the network takes it; the same as in the training data.
-
-        Parameters
-        ----------
-        xyz
-            float64 (N, 3), coordinates in the CRS.
-        attributes
-            Name to raw values (N,) or (N, columns), at least those of ``attributes``.
-        centre_xy
-            Of the block. Its height is the median of the points', as in exports.
-
-        Returns
-        -------
-        float32 (N, 3 + F)
-
-        Raises
-        ------
-        ModelDataError
-            An attribute that is missing or has other columns.
-        """
-        middle = np.array([*centre_xy, float(np.median(xyz[:, 2])) if len(xyz) else 0.0])
-        parts = [((xyz - middle) / self.scale).astype(np.float32)]
-        for name, (low, high) in zip(self.attributes, self.limits, strict=True):
-            values = attributes.get(name)
-            table = None if values is None else np.asarray(values).reshape(len(xyz), -1)
-            if table is None or table.shape[1] != len(low):
-                found = "lack it" if table is None else f"have {table.shape[1]}"
-                raise ModelDataError(
-                    f"The model takes the attribute {name!r} with {len(low)} columns; the points "
-                    f"{found}. Use a model that was trained without it."
-                )
-            span = np.where(np.asarray(high) > np.asarray(low), np.subtract(high, low), 1.0)
-            parts.append(((table.astype(np.float64) - low) / span).astype(np.float32))
-        return np.concatenate(parts, axis=1)
+        """Columns of the network's input: 3 and those of the features."""
+        return 3 + sum(len(feature.minimum) for feature in self.features)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, read by :meth:`from_json`."""
         return {
             "block_size": self.block_size,
-            "scale": self.scale,
             "max_points": self.max_points,
-            "attributes": list(self.attributes),
-            "limits": [[list(low), list(high)] for low, high in self.limits],
-            "codes": list(self.codes),
+            "scale": self.scale,
+            "features": [
+                {"name": f.name, "min": list(f.minimum), "max": list(f.maximum)}
+                for f in self.features
+            ],
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> PointInput:
-        """The opposite of :meth:`to_json`.
+        """From :meth:`to_json`.
 
         Raises
         ------
-        KeyError, TypeError, ValueError
-            Values that are missing or of another type.
+        BundleError
+            Keys that are missing or no numbers.
         """
-        return cls(
-            block_size=float(value["block_size"]),
-            scale=float(value["scale"]),
-            max_points=int(value["max_points"]),
-            attributes=tuple(map(str, value["attributes"])),
-            limits=tuple(
-                (tuple(map(float, low)), tuple(map(float, high))) for low, high in value["limits"]
-            ),
-            codes=tuple(map(int, value["codes"])),
-        )
+        try:
+            features = tuple(
+                PointFeature(
+                    name=str(entry["name"]),
+                    minimum=_numbers(entry["min"]),
+                    maximum=_numbers(entry["max"]),
+                )
+                for entry in value.get("features", ())
+            )
+            return cls(
+                block_size=float(value["block_size"]),
+                max_points=int(value["max_points"]),
+                scale=float(value["scale"]),
+                features=features,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(
+                f"the description of the model's blocks is broken: {error}"
+            ) from error
+
+
+def _numbers(values: Sequence[Any]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
