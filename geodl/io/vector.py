@@ -38,7 +38,12 @@ _HOW_TO_STATE = (
 
 
 def read_features(
-    source: Any, *, crs: Any = None, assume_crs: Any = None, layer: str | int | None = None
+    source: Any,
+    *,
+    crs: Any = None,
+    assume_crs: Any = None,
+    layer: str | int | None = None,
+    may_be_empty: bool = False,
 ) -> gpd.GeoDataFrame:
     """Features with valid geometries, in the CRS that is asked for.
 
@@ -52,6 +57,8 @@ def read_features(
         The CRS of features that state none.
     layer
         Name or position of the layer in a file with several.
+    may_be_empty
+        Take a layer without features, such as detections where nothing was found.
 
     Returns
     -------
@@ -67,7 +74,7 @@ def read_features(
         The features state no CRS though ``crs`` is given, or cannot be brought there.
     """
     frame, label, stated = _read(source, layer)
-    frame = _with_geometry(frame, label)
+    frame = _with_geometry(frame, label, may_be_empty)
     assumed = None if assume_crs is None else crs_text(assume_crs, "assume_crs")
     if not stated:
         frame = frame.set_crs(assumed, allow_override=True)
@@ -221,7 +228,7 @@ def _geojson_states_crs(location: Location, frame: gpd.GeoDataFrame) -> bool:
     return bool(xmin >= -360 and xmax <= 360 and ymin >= -90.001 and ymax <= 90.001)
 
 
-def _with_geometry(frame: Any, label: str) -> gpd.GeoDataFrame:
+def _with_geometry(frame: Any, label: str, may_be_empty: bool) -> gpd.GeoDataFrame:
     try:
         geometry = frame.geometry
     except AttributeError:
@@ -229,6 +236,8 @@ def _with_geometry(frame: Any, label: str) -> gpd.GeoDataFrame:
     if not isinstance(frame, gpd.GeoDataFrame) or geometry is None:
         raise DataError(f"{label} has no geometry; expected points, lines or polygons.")
     if len(frame) == 0:
+        if may_be_empty:
+            return frame
         raise DataError(f"{label} has no features; expected at least one.")
     shapes = geometry.to_numpy()
     usable = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
@@ -252,7 +261,7 @@ def _reproject(frame: gpd.GeoDataFrame, crs: str, label: str) -> gpd.GeoDataFram
             f"{_HOW_TO_STATE}."
         )
     moved = frame.to_crs(crs)
-    if not np.isfinite(moved.total_bounds).all():
+    if len(moved) and not np.isfinite(moved.total_bounds).all():
         raise GridMismatchError(
             f"Some features of {label} in {crs_label(crs_text(frame.crs))} have no place in "
             f"{crs_label(crs)}; check that their CRS is stated rightly."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import shapely
@@ -11,6 +11,9 @@ from geodl.base.errors import DataError
 from geodl.base.options import as_float
 from geodl.core.detections import Detections
 from geodl.ops.boxes import paired_iou
+
+Overlap = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Ratios (P,) of pairs given by the positions (P,) of their first and second."""
 
 # Up to this many boxes of a class, all pairs are compared; a tree costs more than that.
 _FEW = 128
@@ -36,6 +39,8 @@ def suppress(
     scores: np.ndarray,
     labels: np.ndarray | None,
     max_overlap: float,
+    *,
+    overlap: Overlap | None = None,
 ) -> np.ndarray:
     """Greedy non-maximum suppression: keep a box unless a better one kept overlaps it too much.
 
@@ -48,7 +53,9 @@ def suppress(
     labels
         int (N,): only boxes of one label suppress each other. None is one label for all.
     max_overlap
-        IoU up to which both are kept, 0..1.
+        Overlap up to which both are kept, 0..1.
+    overlap
+        Of objects whose bounds are the boxes; None is the IoU of the boxes themselves.
 
     Returns
     -------
@@ -72,11 +79,11 @@ def suppress(
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise DataError("a box or a score is not a finite number; the model's output is broken")
     ranked = order(boxes, scores, labels)
-    sorted_boxes, sorted_labels = boxes[ranked], labels[ranked]
+    sorted_labels = labels[ranked]
     keep = np.ones(len(ranked), bool)
     for label in np.unique(sorted_labels):
         members = np.flatnonzero(sorted_labels == label)
-        keep[members] = _greedy(sorted_boxes[members], max_overlap)
+        keep[members] = _greedy(boxes, ranked[members], max_overlap, overlap)
     return ranked[keep]
 
 
@@ -85,10 +92,25 @@ def suppress_detections(found: Detections, max_overlap: float) -> Detections:
     return found.take(suppress(found.boxes, found.scores, found.labels, max_overlap))
 
 
-def _greedy(boxes: np.ndarray, max_overlap: float) -> np.ndarray:
-    """bool (N,): kept, of boxes of one class, best first."""
-    alive = np.ones(len(boxes), bool)
-    for first, second in _overlapping(boxes, max_overlap, alive):
+def _greedy(
+    boxes: np.ndarray, ranked: np.ndarray, max_overlap: float, overlap: Overlap | None
+) -> np.ndarray:
+    """bool (N,): kept, of the boxes of one class whose positions come best first."""
+
+    def too_much(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        first, second = ranked[first], ranked[second]
+        if overlap is None:
+            ratio = paired_iou(boxes[first], boxes[second])
+        else:
+            ratio = overlap(first, second)
+        return ratio > max_overlap
+
+    alive = np.ones(len(ranked), bool)
+    for first, second in _meeting(boxes[ranked], alive):
+        bad = too_much(first, second)
+        if not bad.any():
+            continue
+        first, second = first[bad], second[bad]
         # Pairs come by the better box's rank, so its own fate is settled when its turn comes.
         starts = np.flatnonzero(np.r_[True, first[1:] != first[:-1]])
         stops = np.r_[starts[1:], len(first)]
@@ -100,17 +122,15 @@ def _greedy(boxes: np.ndarray, max_overlap: float) -> np.ndarray:
     return alive
 
 
-def _overlapping(
-    boxes: np.ndarray, max_overlap: float, alive: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs (better, worse) of boxes with a larger IoU, by the better one's rank, in parts.
+def _meeting(boxes: np.ndarray, alive: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs (better, worse) of boxes that meet, by the better one's rank, in parts.
 
     Boxes that are no longer alive when their part comes are not looked up.
     """
     if len(boxes) < 2:
         return
     if len(boxes) <= _FEW:
-        yield from _filtered(boxes, *np.triu_indices(len(boxes), 1), max_overlap)
+        yield np.triu_indices(len(boxes), 1)
         return
     # The tree refuses reversed boxes; those have no area and no overlap.
     low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
@@ -123,12 +143,4 @@ def _overlapping(
         later = second > first
         first, second = first[later], second[later]
         by_rank = np.lexsort((second, first))
-        yield from _filtered(boxes, first[by_rank], second[by_rank], max_overlap)
-
-
-def _filtered(
-    boxes: np.ndarray, first: np.ndarray, second: np.ndarray, max_overlap: float
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    too_much = paired_iou(boxes[first], boxes[second]) > max_overlap
-    if too_much.any():
-        yield first[too_much], second[too_much]
+        yield first[by_rank], second[by_rank]
