@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from geodl.base.errors import BundleError, PlanError
+from geodl.base.errors import BundleError, ModelDataError, PlanError
 
 Bounds = tuple[float, float, float, float]
 """Least x, least y, greatest x, greatest y."""
@@ -146,7 +146,8 @@ class PointFeature:
         low, high = np.asarray(self.minimum), np.asarray(self.maximum)
         span = np.where(high > low, high - low, 1.0)
         table = np.asarray(values, np.float64).reshape(len(values), -1)
-        return ((table - low) / span).astype(np.float32)
+        result: np.ndarray = ((table - low) / span).astype(np.float32)
+        return result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,12 +164,15 @@ class PointInput:
         Units of the CRS per unit of the network's coordinates: half a block in exports of today.
     features
         What the network takes after x, y and z, in its order.
+    codes
+        Class code of each column of a classifier's scores; empty for objects.
     """
 
     block_size: float
     max_points: int
     scale: float
     features: tuple[PointFeature, ...] = ()
+    codes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_points", "scale"):
@@ -181,6 +185,42 @@ class PointInput:
         """Columns of the network's input: 3 and those of the features."""
         return 3 + sum(len(feature.minimum) for feature in self.features)
 
+    def encode(
+        self, xyz: np.ndarray, attributes: Mapping[str, Any], centre_xy: tuple[float, float]
+    ) -> np.ndarray:
+        """A block as the network takes it; the same as in the training data.
+
+        Parameters
+        ----------
+        xyz
+            float64 (N, 3), coordinates in the CRS.
+        attributes
+            Name of a feature to its raw values (N,) or (N, columns).
+        centre_xy
+            Of the block. Its height is the median of the points', as in exports.
+
+        Returns
+        -------
+        float32 (N, 3 + F)
+
+        Raises
+        ------
+        ModelDataError
+            An attribute that is missing or has other columns.
+        """
+        middle = np.array([*centre_xy, float(np.median(xyz[:, 2])) if len(xyz) else 0.0])
+        parts = [((xyz - middle) / self.scale).astype(np.float32)]
+        for feature in self.features:
+            values = attributes.get(feature.name)
+            columns = 0 if values is None else int(np.prod(np.shape(values)[1:]))
+            if columns != len(feature.minimum):
+                raise ModelDataError(
+                    f"The model takes the attribute {feature.name!r} with {len(feature.minimum)} "
+                    f"columns; the points have {columns}. Use a model that was trained without it."
+                )
+            parts.append(feature.scaled(np.asarray(values)))
+        return np.concatenate(parts, axis=1)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "block_size": self.block_size,
@@ -190,6 +230,7 @@ class PointInput:
                 {"name": f.name, "min": list(f.minimum), "max": list(f.maximum)}
                 for f in self.features
             ],
+            "codes": list(self.codes),
         }
 
     @classmethod
@@ -215,6 +256,7 @@ class PointInput:
                 max_points=int(value["max_points"]),
                 scale=float(value["scale"]),
                 features=features,
+                codes=tuple(int(code) for code in value.get("codes", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 from geodl.base.errors import BundleError, ModelDataError
-from geodl.core.points import PointInput
+from geodl.core.points import PointFeature, PointInput
 
 POINTS = PointInput(
     block_size=20.0,
     scale=10.0,
     max_points=100,
-    attributes=("intensity",),
-    limits=(((0.0,), (200.0,)),),
+    features=(PointFeature(name="intensity", minimum=(0.0,), maximum=(200.0,)),),
     codes=(2, 6),
 )
 
