@@ -40,6 +40,7 @@ COMMANDS = {
     ("train",): Command("train a model on a chip folder", "work:add_train"),
     ("detect",): Command("find objects in a raster", "work:add_detect"),
     ("classify",): Command("classify every pixel of a raster", "work:add_classify"),
+    ("change",): Command("find what changed between two rasters", "work:add_change"),
     ("model", "info"): Command("what a model package holds", "look:add_model_info"),
 }
 

@@ -66,6 +66,30 @@ def add_classify(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     return run, word
 
 
+def add_change(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
+    from geodl.tools.detect_change import detect_change_using_deep_learning
+
+    positional = ("from_raster", "to_raster", "model")
+    names = add_options(parser, detect_change_using_deep_learning, positional=positional)
+    _add_client(parser)
+
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        result = detect_change_using_deep_learning(**given(options, names), **_client(options))
+        if isinstance(result, float):
+            return {"worker_hours": result}
+        paths = {name: result.attrs[name] for name in ("path", "polygons") if name in result.attrs}
+        rows, cols = result.shape[-2:]
+        return {**paths, "width": cols, "height": rows}
+
+    def word(value: dict[str, Any]) -> str:
+        if "worker_hours" in value:
+            return _hours(value)
+        lines = [f"{value['width']} x {value['height']} pixels: {value['path']}"]
+        return "\n".join([*lines, *(f"areas: {p}" for p in [value.get("polygons")] if p)])
+
+    return run, word
+
+
 def _add_inference(parser: argparse.ArgumentParser, tool: Any) -> list[str]:
     names = add_options(
         parser,

@@ -36,6 +36,21 @@ def crop(source: RasterSource, window: Window) -> RasterSource:
     return RasterView.of(source, window, tuple(range(source.count)))
 
 
+def read_padded(source: RasterSource, window: Window) -> RasterBlock:
+    """Pixels of a window that may leave the raster: nodata there, or 0, and masked."""
+    inside = window.intersect(source.grid.window)
+    if inside == window:
+        return source.read(window)
+    fill = 0 if source.nodata is None else source.nodata
+    data = np.full((source.count, window.height, window.width), fill, source.dtype)
+    mask = np.zeros((window.height, window.width), bool)
+    if not inside.empty:
+        block = source.read(inside)
+        cut = inside.within(window)
+        data[:, *cut], mask[cut] = block.data, block.mask
+    return RasterBlock(data, mask)
+
+
 def block_shape(source: RasterSource) -> tuple[int, int] | None:
     """Rows and columns that are cheap to read together; None where it does not matter."""
     shape: tuple[int, int] | None = getattr(source, "block_shape", None)

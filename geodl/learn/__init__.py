@@ -11,6 +11,7 @@ _PUBLIC = {
     "Transform3d": "geodl.data.transform3d:Transform3d",
     "export_point_dataset": "geodl.tools.export_point_dataset:export_point_dataset",
     "SingleShotDetector": "geodl.models.single_shot_detector:SingleShotDetector",
+    "FasterRCNN": "geodl.models.faster_rcnn:FasterRCNN",
     "UnetClassifier": "geodl.models.unet_classifier:UnetClassifier",
     "ChangeDetector": "geodl.models.change_detector:ChangeDetector",
     "MultiTaskRoadExtractor": "geodl.models.multi_task_road_extractor:MultiTaskRoadExtractor",
@@ -20,6 +21,9 @@ _PUBLIC = {
     "PSPNetClassifier": "geodl.models.pspnet_classifier:PSPNetClassifier",
     "DeepLab": "geodl.models.deeplab:DeepLab",
     "detect_objects": "geodl.tools.detect_objects:detect_objects",
+    "detect_change_using_deep_learning": (
+        "geodl.tools.detect_change:detect_change_using_deep_learning"
+    ),
     "classify_pixels": "geodl.tools.classify_pixels:classify_pixels",
 }
 

@@ -18,7 +18,7 @@ from geodl.bundle.read import Bundle, read_bundle
 from geodl.bundle.weights import load_matching
 from geodl.core.classes import ClassTable
 from geodl.core.contract import ModelContract, TaskKind
-from geodl.data.figure import show
+from geodl.data.figure import ShownFigure, show
 from geodl.models.contracts import check_data_fits, contract_of_data, data_for_contract
 from geodl.models.model import Model
 from geodl.models.packaged import Packaged
@@ -45,6 +45,12 @@ class TorchModel(Packaged, Model):
     kind: ClassVar[TaskKind]
     variable_tile: ClassVar[bool] = True
     """Whether the network takes tiles of other sizes than it was trained on."""
+    images: ClassVar[int] = 1
+    """How many images of the same ground the network takes, as one stack of bands."""
+    norm_counts_items: ClassVar[bool] = True
+    """Whether batch statistics of few items are poor; those over points are not."""
+    fit_keywords: ClassVar[tuple[str, ...]] = ()
+    """Further keywords of ``fit``: ``iters_per_epoch``."""
     raster_arguments: ClassVar[Mapping[str, Any] | None] = None
     """``model_arguments`` with their defaults of a model that tells lines from background."""
 
@@ -106,13 +112,14 @@ class TorchModel(Packaged, Model):
             torch.manual_seed(data.seed)
             net, task, loaded = self.build(
                 classes=self._contract.classes,
-                bands=len(self._contract.extract_bands),
+                bands=self._contract.inputs,
                 tile_px=self._contract.tile_px,
                 parameters=self._parameters,
                 pretrained=pretrained_path is None,
                 batch_size=data.batch_size,
             )
-        if data.batch_size is not None and data.batch_size < LEAST_BATCH_FOR_BATCH_NORM:
+        small = data.batch_size is not None and data.batch_size < LEAST_BATCH_FOR_BATCH_NORM
+        if small and self.norm_counts_items:
             self._parameters[NORM_KEY] = "group_head" if loaded else "group"
             apply_norm(net, self._parameters[NORM_KEY])
         self._take(net, task)
@@ -227,7 +234,8 @@ class TorchModel(Packaged, Model):
         """
         from geodl.models.training import fit_model
 
-        check_known(kwargs, (), "fit()")
+        check_known(kwargs, self.fit_keywords, "fit()")
+        iterations = kwargs.get("iters_per_epoch")
         check_choice(monitor, self.available_metrics, "monitor")
         check_choice(checkpoint, (True, False, "all"), "checkpoint")
         data = self._need_data("fit()")
@@ -241,6 +249,9 @@ class TorchModel(Packaged, Model):
             checkpoint="all" if checkpoint == "all" else bool(checkpoint),
             tensorboard=as_bool(tensorboard, "tensorboard"),
             monitor=monitor,
+            iterations=None
+            if iterations is None
+            else as_int(iterations, "iters_per_epoch", minimum=1),
         )
 
     def lr_find(self, allow_plot: bool = True) -> float:
@@ -291,6 +302,12 @@ class TorchModel(Packaged, Model):
         data = self._need_data("show_results()")
         count = as_int(rows, "rows", minimum=1)
         return show(results_figure(self._net, self._task, data, self._contract, count, kwargs))
+
+    def results_picture(self, rows: int) -> ShownFigure:
+        """The picture of results that a package holds."""
+        from geodl.models.drawing import results_figure
+
+        return results_figure(self._net, self._task, self._data, self._contract, rows, {})
 
     def _restore(self, bundle: Bundle, data: Any) -> None:
         """Become the model of a package; the end of ``from_model``."""

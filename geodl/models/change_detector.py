@@ -55,6 +55,7 @@ class ChangeDetector(TorchModel):
     kind: ClassVar[Literal["pixels"]] = "pixels"
     dataset_types = ("ChangeDetection",)
     images: ClassVar[int] = 2
+    raster_arguments: ClassVar[Mapping[str, Any]] = {"threshold": 0.5}
 
     def __init__(
         self,

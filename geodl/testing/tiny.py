@@ -1,9 +1,9 @@
 """Models whose answers are known beforehand and cost almost nothing, for tests of the engine.
 
 ``TinyPixels`` gives class k where the first band is brightest for it, by one 3 x 3 convolution;
-``TinyObjects`` boxes every connected patch of bright pixels exactly. Both are packed and loaded
-like any other model, so that a test runs the real path; :func:`register_tiny_models` makes their
-names known to this process.
+``TinyChange`` compares two images in the same way; ``TinyObjects`` boxes every connected patch of
+bright pixels exactly. All are packed and loaded like any other model, so that a test runs the real
+path; :func:`register_tiny_models` makes their names known to this process.
 """
 
 from __future__ import annotations
@@ -43,6 +43,22 @@ class TinyPixels:
             centre = (torch.arange(outputs) + 0.5) / outputs
             net.weight[:] = (2 * centre / (9 * bands)).view(-1, 1, 1, 1) * 200
             net.bias[:] = -(centre**2) * 200  # type: ignore[index]
+        return net, PixelTask(classes), False
+
+
+class TinyChange:
+    """Change is where the mean over bands and 3 x 3 pixels has grown by a quarter of 0..255."""
+
+    images = 2
+
+    @classmethod
+    def build(cls, *, classes: ClassTable, bands: int, **_: Any) -> tuple[nn.Module, Task, bool]:
+        net = nn.Conv2d(bands, len(classes) + 1, 3, padding=1, padding_mode="replicate")
+        half = bands // 2
+        with torch.no_grad():
+            net.weight.zero_()
+            net.weight[1, :half], net.weight[1, half:] = -200 / (9 * half), 200 / (9 * half)
+            net.bias[:] = torch.tensor([0.0, -50.0])  # type: ignore[index]
         return net, PixelTask(classes), False
 
 
@@ -98,8 +114,8 @@ _CLASSES: Mapping[TaskKind, type] = {"pixels": TinyPixels, "objects": TinyObject
 
 
 def register_tiny_models() -> None:
-    """Make ``TinyPixels`` and ``TinyObjects`` loadable from packages in this process."""
-    for found in _CLASSES.values():
+    """Make the tiny models loadable from packages in this process."""
+    for found in (*_CLASSES.values(), TinyChange):
         MODELS.register(found.__name__, f"{__name__}:{found.__name__}")
 
 
@@ -122,8 +138,22 @@ def tiny_model(
     **contract
         Further fields of :class:`geodl.core.contract.ModelContract`.
     """
+    return _tiny(
+        folder, _CLASSES[kind], kind, classes=classes, bands=bands, tile_px=tile_px, dtype=dtype,
+        **contract,
+    )  # fmt: skip
+
+
+def tiny_change_model(folder: Path, *, bands: int = 3, tile_px: int = 64, **contract: Any) -> Path:
+    """Write the package of a ``TinyChange`` of two images of so many bands; returns the folder."""
+    return _tiny(
+        folder, TinyChange, "pixels", classes={1: "change"}, bands=2 * bands, tile_px=tile_px,
+        **contract,
+    )  # fmt: skip
+
+
+def _tiny(folder: Path, model: type, kind: TaskKind, *, bands: int, **contract: Any) -> Path:
     register_tiny_models()
-    found = _CLASSES[kind]
     contract = {
         "normalization": Normalization(
             minimum=(0.0,) * bands,
@@ -133,17 +163,7 @@ def tiny_model(
         ),
         **contract,
     }
-    return random_model(
-        folder,
-        found.__name__,
-        kind,
-        {},
-        classes=classes,
-        bands=bands,
-        tile_px=tile_px,
-        dtype=dtype,
-        **contract,
-    )
+    return random_model(folder, model.__name__, kind, {}, bands=bands, **contract)
 
 
 def random_model(

@@ -10,12 +10,13 @@ import shapely
 from geodl.core.blocks import RasterBlock, RasterSource
 from geodl.core.grid import GeoGrid, Window
 from geodl.formats.base import ChipContent
+from geodl.io.raster_view import read_padded
 from geodl.ops.chip_turns import Turn
 from geodl.ops.labels import burn, parts_inside, share_inside
 from geodl.tools.chip_labels import RasterLabels
 from geodl.tools.chip_places import span_of
 from geodl.tools.chip_plan import Chip, ChipBlock
-from geodl.tools.chip_second import SecondRaster, read_padded
+from geodl.tools.chip_second import SecondRaster
 
 # Where chips cover less than this share of their block, each is read by itself.
 _SPARSE = 0.3

@@ -6,12 +6,11 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from geodl.base.errors import DataError, DataWarning, GridMismatchError
 from geodl.core.blocks import RasterBlock, RasterSource
 from geodl.core.grid import GeoGrid, Window
 from geodl.io.crs import crs_label, same_crs
+from geodl.io.raster_view import read_padded
 from geodl.io.raster_warp import WarpedRaster
 from geodl.io.source import open_source
 
@@ -74,21 +73,6 @@ class SecondRaster:
             "corner": [self.row_px, self.col_px],
             "factor": self.factor,
         }
-
-
-def read_padded(source: RasterSource, window: Window) -> RasterBlock:
-    """Pixels of a window that may leave the raster: nodata there, or 0, and masked."""
-    inside = window.intersect(source.grid.window)
-    if inside == window:
-        return source.read(window)
-    fill = 0 if source.nodata is None else source.nodata
-    data = np.full((source.count, window.height, window.width), fill, source.dtype)
-    mask = np.zeros((window.height, window.width), bool)
-    if not inside.empty:
-        block = source.read(inside)
-        cut = inside.within(window)
-        data[:, *cut], mask[cut] = block.data, block.mask
-    return RasterBlock(data, mask)
 
 
 def second_raster(raster: Any, image: GeoGrid, *, finer: bool) -> SecondRaster:

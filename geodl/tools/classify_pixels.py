@@ -102,8 +102,8 @@ def classify_pixels(
         client=client,
         progress=progress,
         report=report,
-        finalise=_finalise,
-        store=_store,
+        finalise=finish_raster,
+        store=region_store,
     )
     return call.run(future=future, estimate=estimate)
 
@@ -118,7 +118,7 @@ def product_bands(job: Job) -> tuple[int, np.dtype[Any], float, list[str]]:
     return 1, dtype, nodata, ["Class"]
 
 
-def _store(job: Job, run_folder: Path) -> str:
+def region_store(job: Job, run_folder: Path) -> str:
     """Make the region store of a new run, or find that of the run that is resumed."""
     path = run_folder / "regions.zarr"
     if path.exists():
@@ -137,7 +137,7 @@ def _store(job: Job, run_folder: Path) -> str:
     return str(path)
 
 
-def _finalise(job: Job, ledger: Ledger, path: Path) -> xr.DataArray:
+def finish_raster(job: Job, ledger: Ledger, path: Path) -> xr.DataArray:
     """The product from the regions."""
     store = RegionStore.open(ledger.folder / "regions.zarr")
     frame, extent = job.plan.store_window, job.plan.extent

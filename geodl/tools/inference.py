@@ -116,7 +116,10 @@ def _manifest(job: Job, summary: RunSummary, started: float) -> dict[str, Any]:
     pixels = job.plan.extent.pixels
     return {
         "tool": job.tool,
-        "inputs": [{"name": job.source.name, "identity": job.source.identity()}],
+        "inputs": [
+            {"name": source.name, "identity": source.identity()}
+            for source in getattr(job.source, "inputs", (job.source,))
+        ],
         "model": {"sha256": job.model.sha256, **job.contract.describe()},
         "settings": job.settings,
         "fingerprint": job.fingerprint,
@@ -163,6 +166,8 @@ class ToolCall:
         See :func:`run_job`.
     report
         Page that tells what a client's workers did.
+    check
+        Refuses, before the first block, what the model and the product leave no room for.
     join
         Makes one result of those of several rasters that were processed separately.
     """
@@ -184,6 +189,7 @@ class ToolCall:
     report: str | os.PathLike[str] | None
     finalise: Callable[[Job, Ledger, Path], Any]
     store: Callable[[Job, Path], str] | None = None
+    check: Callable[[Job, Product], None] | None = None
     join: Callable[[list[Any]], Any] = list
 
     def run(self, *, future: bool, estimate: bool) -> Any:
@@ -244,6 +250,8 @@ class ToolCall:
                 gis=self.gis,
                 overwrite=self.overwrite,
             )
+            if self.check is not None:
+                self.check(job, product)
             return run_job(
                 job,
                 product,

@@ -23,9 +23,9 @@ from geodl.infer.options import RunContext, TileOptions, run_context, tile_optio
 from geodl.infer.pixels import PixelBlocks, PixelOptions
 from geodl.io.crs import metres_per_unit
 from geodl.io.extent import extent_window
-from geodl.io.source import open_source
 from geodl.io.vector import read_features
 from geodl.tools.device import run_device
+from geodl.tools.job_source import job_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,8 @@ def prepared(
     block_size: int | None,
     client: Any = None,
 ) -> Iterator[Job]:
-    """Open the raster and the model, check that they fit, and plan.
+    """Open the raster, or the :class:`~geodl.tools.job_source.RasterPair`, and the model, check
+    that they fit, and plan.
 
     A trained object in memory is packed into a folder that lasts as long as the job. With a client
     the device is one that its workers have.
@@ -113,8 +114,7 @@ def prepared(
                 f"{tool} needs a model that gives {kind}; {contract.model_name} gives "
                 f"{contract.kind}."
             )
-        source = open_source(raster, crs=where.out_crs, resolution=where.cell_size, snap=where.snap)
-        source = _as_trained(fit_bands(source, contract), contract, where)
+        source = job_source(raster, contract, where)
         _check_cell_size(source.grid, contract)
         options = tile_options(contract, model_arguments)
         plan = TilePlan.make(
@@ -146,47 +146,6 @@ def prepared(
             area=area,
             settings=settings,
         )
-
-
-def fit_bands(source: RasterSource, contract: ModelContract) -> RasterSource:
-    """The source with its bands as the network takes them.
-
-    Raises
-    ------
-    ModelDataError
-        The bands cannot be told, or the pixels are of another kind than the model was trained on.
-    """
-    need = contract.extract_bands
-    names = [contract.band_names[b] for b in need] if contract.band_names else []
-    if source.count == contract.source_bands:
-        numbers = [band + 1 for band in need]
-    elif names and len(set(names)) == len(names) and set(names) <= set(source.band_names):
-        numbers = [source.band_names.index(name) + 1 for name in names]
-    else:
-        trained = f" ({', '.join(contract.band_names)})" if contract.band_names else ""
-        raise ModelDataError(
-            f"{source.name} has {source.count} bands "
-            f"({', '.join(source.band_names) or 'unnamed'}); {contract.model_name} was trained on "
-            f"{contract.source_bands}{trained}. Choose the bands: "
-            f"geodl.open_raster(path, bands=[...])."
-        )
-    if contract.dtype == "uint8" and source.dtype.name != "uint8":
-        raise ModelDataError(
-            f"{source.name} holds {source.dtype.name}; {contract.model_name} was trained on 8-bit "
-            f"pixels and would see noise. Scale the raster as the training data was and pass "
-            f'the result of geodl.open_raster(path) ... .astype("uint8").'
-        )
-    if numbers == list(range(1, source.count + 1)):
-        return source
-    return open_source(source, bands=numbers)
-
-
-def _as_trained(source: RasterSource, contract: ModelContract, context: RunContext) -> RasterSource:
-    """The source resampled as the training chips were, unless the caller set the cell size."""
-    if contract.pixel_scale == 1 or context.cell_size is not None or context.snap is not None:
-        return source
-    x, y = (side / contract.pixel_scale for side in source.grid.cell_size_xy)
-    return open_source(source, resolution=(x, y))
 
 
 def _check_cell_size(grid: GeoGrid, contract: ModelContract) -> None:

@@ -1,0 +1,160 @@
+"""Class rasters of change between two rasters, wall to wall."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geodl.base.errors import NotSupportedError, OptionError
+from geodl.base.options import check_known
+from geodl.core.classes import ClassTable
+from geodl.io.writers import FEATURE_SUFFIXES, RASTER_SUFFIXES, write_features
+from geodl.runtime.ledger import Ledger
+from geodl.tools.classify_pixels import finish_raster, region_store
+from geodl.tools.inference import ToolCall
+from geodl.tools.job import Job
+from geodl.tools.job_source import RasterPair
+from geodl.tools.polygonize import polygonize
+from geodl.tools.product import Product
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import xarray as xr
+
+
+def detect_change_using_deep_learning(
+    from_raster: Any,
+    to_raster: Any,
+    model: Any,
+    output_classified_raster: str | os.PathLike[str] | None = None,
+    model_arguments: Mapping[str, Any] | None = None,
+    context: Mapping[str, Any] | None = None,
+    *,
+    gis: Any = None,
+    future: bool = False,
+    estimate: bool = False,
+    client: Any = None,
+    progress: bool = True,
+    overwrite: bool = False,
+    block_size: int | None = None,
+    report: str | os.PathLike[str] | None = None,
+    output_polygons: str | os.PathLike[str] | None = None,
+    **kwargs: Any,
+) -> xr.DataArray:
+    """Find what has changed between two rasters of the same ground.
+
+    Parameters
+    ----------
+    from_raster
+        The earlier one: whatever :func:`geodl.open_raster` takes. Its grid is the product's, unless
+        the context says otherwise.
+    to_raster
+        The later one; resampled to that grid where its own differs, in CRS too.
+    model
+        A model that compares two images: a trained ChangeDetector, a ``.emd`` or ``.dlpk`` file,
+        or the folder that ``save`` returned.
+    output_classified_raster
+        ``.tif`` (COG) or ``.zarr``; None names it after the earlier raster and the run.
+    model_arguments
+        ``padding`` (a quarter of the tile), ``batch_size`` (4), ``tile_size``,
+        ``test_time_augmentation`` (False) with ``merge_policy`` (``mean``, ``max``, ``min``),
+        ``overlap`` (``crop`` or ``blend``), ``output`` (``classes`` or ``scores``), ``threshold``
+        (0.5): the probability that change needs.
+    context
+        ``cellSize``, ``extent``, ``mask``, ``outSR``, ``snapRaster``, ``processorType``,
+        ``parallelProcessingFactor``.
+    future, estimate
+        Return a future at once; or only the worker-hours expected.
+    client
+        A Dask client; None takes the active one, or this process.
+    block_size
+        Pixels; rounded up to whole tile strides. Does not change the result.
+    report
+        ``.html`` page to write on what the client's workers did and when.
+    output_polygons
+        Also write the changed areas as features: ``.parquet``, ``.gpkg``, ``.fgb``, ``.geojson`` or
+        ``.shp``, with ``Class`` and ``ClassValue``.
+    **kwargs
+        ``folder`` belongs to portals.
+
+    Returns
+    -------
+    Lazy DataArray (band, y, x): the class value where the ground has changed, 0 where not, nodata
+    where one of the rasters has no data. ``.attrs["path"]`` says where it is,
+    ``.attrs["polygons"]`` where the features are.
+
+    Raises
+    ------
+    ModelDataError
+        A raster does not fit the model, or the model does not compare two.
+    GridMismatchError
+        The rasters cannot be brought onto one grid, or do not overlap.
+    OutputExistsError
+        A finished product is there.
+    BlockError
+        Some blocks failed; the others are kept, the same call goes on.
+    """
+    check_known(kwargs, ("folder",), "detect_change_using_deep_learning")
+    if kwargs.get("folder") is not None:
+        raise NotSupportedError(
+            f"folder={kwargs['folder']!r}: products go to paths; give one as "
+            "output_classified_raster."
+        )
+    polygons = _polygon_path(output_polygons, overwrite)
+    call = ToolCall(
+        tool="detect_change",
+        kind="pixels",
+        raster=RasterPair(from_raster, to_raster),
+        model=model,
+        model_arguments=model_arguments,
+        context=context,
+        block_size=block_size,
+        output_name=output_classified_raster,
+        suffixes=RASTER_SUFFIXES,
+        gis=gis,
+        overwrite=overwrite,
+        separately=False,
+        client=client,
+        progress=progress,
+        report=report,
+        finalise=partial(_finalise, polygons=polygons),
+        store=region_store,
+        check=None if polygons is None else _check_classes,
+    )
+    return call.run(future=future, estimate=estimate)
+
+
+def _polygon_path(output: str | os.PathLike[str] | None, overwrite: bool) -> Path | None:
+    if output is None:
+        return None
+    product = Product.at(
+        output, suffixes=FEATURE_SUFFIXES, default_stem="", gis=None, overwrite=overwrite
+    )
+    return product.path
+
+
+def _check_classes(job: Job, product: Product) -> None:
+    if job.pixel_options.output != "classes":
+        raise OptionError('output_polygons needs classes; leave out output="scores"')
+
+
+def _finalise(job: Job, ledger: Ledger, path: Path, *, polygons: Path | None) -> xr.DataArray:
+    result = finish_raster(job, ledger, path)
+    if polygons is not None:
+        write_features(_changed_areas(path, job.contract.classes), polygons)
+        result.attrs["polygons"] = str(polygons)
+    return result
+
+
+def _changed_areas(raster: Path, classes: ClassTable) -> gpd.GeoDataFrame:
+    """Polygons of the raster's classes; background is none."""
+    found = polygonize(raster)
+    names = {entry.value: entry.name for entry in classes}
+    found = found[found["ClassValue"].isin(list(names))].reset_index(drop=True)
+    found.insert(0, "Class", np.array([names[v] for v in found["ClassValue"]], dtype=object))
+    return found
