@@ -25,6 +25,9 @@ _PUBLIC = {
         "geodl.tools.detect_change:detect_change_using_deep_learning"
     ),
     "classify_pixels": "geodl.tools.classify_pixels:classify_pixels",
+    "compute_accuracy_for_object_detection": (
+        "geodl.tools.object_accuracy:compute_accuracy_for_object_detection"
+    ),
 }
 
 __all__ = sorted(_PUBLIC)

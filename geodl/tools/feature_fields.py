@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 CLASS_FIELDS = ("Classvalue", "Value")
 SCORE_FIELD = "Confidence"
+ONE_CLASS = "Object"
+"""Class of features that state none."""
+NO_VALUE = "(no value)"
 
 
 def find_field(
@@ -55,10 +58,10 @@ def find_field(
 def class_texts(frame: gpd.GeoDataFrame, field: str | None) -> np.ndarray:
     """str (N,): class of each feature; whole numbers look alike in every type of column.
 
-    Without a field all are one class. A missing value is a class of its own, with an empty name.
+    Without a field all are one class. A missing value is a class of its own.
     """
     if field is None:
-        return np.full(len(frame), "", dtype=object)
+        return np.full(len(frame), ONE_CLASS, dtype=object)
     values = frame[field]
     if pd.api.types.is_float_dtype(values.dtype):
         texts = [f"{v:.17g}" if np.isfinite(v) else "" for v in values.to_numpy(np.float64)]
