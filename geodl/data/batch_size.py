@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geodl.base.errors import GeodlWarning, ModelDataError, NotSupportedError
 from geodl.base.options import check_choice, check_known
-from geodl.data.memory import free_bytes, peak_tensor_bytes
+from geodl.nets.memory import free_bytes, peak_tensor_bytes
 
 # Documented caps: of the largest batch in both modes, and of the recommended one in training.
 MAX_BATCH = 1024

@@ -33,7 +33,6 @@ from geodl.data.folders import (
     united_space,
     united_statistics,
 )
-from geodl.data.memory import free_bytes
 from geodl.data.normalize import (
     BandStatistics,
     cached_statistics,
@@ -48,6 +47,7 @@ from geodl.data.store import DEFAULT_LIMIT_BYTES, ChipStore, LoadedChip
 from geodl.data.targets import TargetKind
 from geodl.formats import open_export
 from geodl.formats.base import ChipFolder
+from geodl.nets.memory import free_bytes
 from geodl.nets.resize import resized_chip
 
 logger = logging.getLogger(__name__)

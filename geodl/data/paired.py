@@ -28,7 +28,6 @@ from geodl.data.augment import Augmentation, augmentations, default_moves
 from geodl.data.builder import DEFAULT_NORM_SHARE, chip_positions
 from geodl.data.dataset import ChipDataset
 from geodl.data.folders import SourceChip
-from geodl.data.memory import free_bytes
 from geodl.data.normalize import (
     BandStatistics,
     cached_statistics,
@@ -46,6 +45,7 @@ from geodl.formats.base import ChipRef
 from geodl.formats.image_sets import ImageSet
 from geodl.formats.images import read_image
 from geodl.formats.paired import PairedLayout
+from geodl.nets.memory import free_bytes
 from geodl.nets.resize import resized_chip
 
 # What the images of an item are called, in the order of the layout's sets.

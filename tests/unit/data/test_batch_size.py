@@ -18,7 +18,7 @@ from geodl.data.batch_size import (
     fitting_batch_size,
     typical_batch_size,
 )
-from geodl.data.memory import free_bytes, peak_tensor_bytes
+from geodl.nets.memory import free_bytes, peak_tensor_bytes
 
 CPU = torch.device("cpu")
 
