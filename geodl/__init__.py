@@ -6,6 +6,7 @@ from geodl.base.registry import lazy_attributes
 
 _PUBLIC = {
     "open_raster": "geodl.io.raster:open_raster",
+    "open_points": "geodl.io.points:open_points",
     "apply_model": "geodl.tools.apply_model:apply_model",
     "connect": "geodl.runtime.connect:connect",
 }

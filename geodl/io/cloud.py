@@ -1,0 +1,297 @@
+"""A point cloud of one or more files: which points it has, and how they are read."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+
+from geodl.base.errors import DataWarning, OptionError, SourceError, SourceNotFoundError
+from geodl.base.options import as_float
+from geodl.core.points import Bounds
+from geodl.io.copc import nodes_in, overlap, read_octree, within
+from geodl.io.crs import crs_label, same_crs, transform_bounds
+from geodl.io.las_file import PART_POINTS, LasFile, PointPart, open_las, read_bytes
+from geodl.io.locations import Location, locate
+
+SUFFIXES = (".las", ".laz")
+_OTHERS = {
+    ".e57": "E57", ".ply": "PLY", ".pcd": "PCD", ".xyz": "text", ".txt": "text", ".pts": "PTS",
+    ".ept": "EPT",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CloudPoints:
+    """Points of one part that were asked for.
+
+    Parameters
+    ----------
+    records
+        (N,) packed records as in the file.
+    index
+        int64 (N,): their places in the file.
+    xyz
+        float64 (N, 3) in the cloud's CRS.
+    """
+
+    part: PointPart
+    records: np.ndarray
+    index: np.ndarray
+    xyz: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloud:
+    """Files that make one cloud. Picklable.
+
+    Parameters
+    ----------
+    crs
+        WKT of the first file that states one; x and y of others are brought there.
+    bounds
+        Closed bounds of the points that belong to it; None takes all.
+    parts
+        What must be read for them.
+    counts
+        Points inside the bounds in each part; None where all of them are.
+    """
+
+    files: tuple[LasFile, ...]
+    crs: str | None
+    bounds: Bounds | None
+    parts: tuple[PointPart, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return self.files[0].name
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    @functools.cached_property
+    def extent(self) -> Bounds | None:
+        """Bounds of all files with points by their headers, in the cloud's CRS, cut to bounds."""
+        found = [_bounds_in(file, self.crs) for file in self.files if file.count]
+        if not found:
+            return None
+        low, high = np.min(found, axis=0)[:2], np.max(found, axis=0)[2:]
+        if self.bounds is not None:
+            low, high = np.maximum(low, self.bounds[:2]), np.minimum(high, self.bounds[2:])
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+    def identity(self) -> dict[str, Any]:
+        """JSON that changes when the points may have changed; no path."""
+        files = [file.identity() for file in self.files]
+        return {"files": files, "bounds": None if self.bounds is None else list(self.bounds)}
+
+    def read(self, part: PointPart) -> CloudPoints:
+        """The points of a part that lie inside the cloud's bounds. Raises SourceError."""
+        file = self.files[part.source]
+        records = file.read(part)
+        xyz = file.xyz(records)
+        index = np.arange(part.first, part.first + part.count, dtype=np.int64)
+        _reproject(xyz, file.crs, self.crs)
+        if self.bounds is not None:
+            keep = _closed(xyz, self.bounds)
+            if not keep.all():
+                records, index, xyz = records[keep], index[keep], xyz[keep]
+        return CloudPoints(part, records, index, xyz)
+
+    def values(self, points: CloudPoints, name: str) -> np.ndarray:
+        """(N,) or (N, columns) of a dimension; x and y in the cloud's CRS."""
+        if name in ("x", "y", "z"):
+            return np.ascontiguousarray(points.xyz[:, "xyz".index(name)])
+        return self.files[points.part.source].values(points.records, name)
+
+    @functools.cached_property
+    def fields(self) -> dict[str, tuple[np.dtype[Any], int | None]]:
+        """Dimension to dtype, and to columns where it has several; of all files together."""
+        found: dict[str, tuple[np.dtype[Any], int | None]] = {
+            name: (np.dtype(np.float64), None) for name in ("x", "y", "z")
+        }
+        for file in self.files:
+            none = np.zeros(0, file.record_dtype)
+            for name in file.dimensions:
+                values = file.values(none, name)
+                columns = values.shape[1] if values.ndim == 2 else None
+                dtype, before = found.get(name, (values.dtype, columns))
+                if before != columns:
+                    raise SourceError(
+                        f"{file.name}: {name!r} has {columns or 1} columns, in other files of the "
+                        f"cloud {before or 1}; open the files one by one."
+                    )
+                found[name] = (np.result_type(dtype, values.dtype), columns)
+        return found
+
+    def in_bounds(self, bounds: Bounds) -> Cloud:
+        """The part of the cloud inside closed bounds; reads what is needed to count its points."""
+        if self.bounds is not None:
+            raise OptionError("bounds are set already; open the cloud again with other bounds.")
+        parts: list[PointPart] = []
+        counts: list[int] = []
+        cut = replace(self, bounds=bounds)
+        for source, file in enumerate(self.files):
+            for part, whole in _parts_in(file, source, bounds, self.crs):
+                count = part.count if whole else len(cut.read(part).index)
+                if count:
+                    parts.append(part)
+                    counts.append(count)
+        return replace(cut, parts=tuple(parts), counts=tuple(counts))
+
+
+def open_cloud(
+    source: Any, *, bounds: Sequence[float] | None = None, part_points: int = PART_POINTS
+) -> Cloud:
+    """Open files, folders, or lists of both. Headers are read, and for bounds what they need.
+
+    Raises
+    ------
+    SourceNotFoundError, SourceError
+        Nothing there, or a file that is no sound LAS or LAZ; names it.
+    OptionError
+        Bounds that are none.
+    """
+    area = None if bounds is None else as_bounds(bounds)
+    files = tuple(open_las(location) for location in cloud_locations(source))
+    crs = next((file.crs for file in files if file.crs is not None), None)
+    if crs is not None:
+        _warn_of_others(files, crs)
+    parts = tuple(p for k, file in enumerate(files) for p in file.parts(k, points=part_points))
+    cloud = Cloud(
+        files=files, crs=crs, bounds=None, parts=parts, counts=tuple(p.count for p in parts)
+    )
+    return cloud if area is None else cloud.in_bounds(area)
+
+
+def as_bounds(bounds: Any) -> Bounds:
+    """Four finite numbers, the least before the greatest. Raises OptionError."""
+    try:
+        numbers = [as_float(value, "bounds") for value in bounds]
+    except TypeError:
+        numbers = []
+    if len(numbers) != 4 or numbers[0] > numbers[2] or numbers[1] > numbers[3]:
+        raise OptionError(f"bounds={bounds!r}: expected (xmin, ymin, xmax, ymax).")
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def cloud_locations(source: Any) -> list[Location]:
+    """The files of a path, folder, pattern, URL, or list of these.
+
+    Raises
+    ------
+    SourceNotFoundError
+        Nothing there.
+    SourceError
+        A format that is not read; says how to convert it.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _one(os.fspath(source))
+    if not isinstance(source, Iterable):
+        raise OptionError(f"A {type(source).__name__} is no path of a point cloud.")
+    found = [place for item in source for place in cloud_locations(item)]
+    if not found:
+        raise SourceNotFoundError("The list of point clouds is empty; name at least one file.")
+    return found
+
+
+def _one(text: str) -> list[Location]:
+    if glob.has_magic(text) and "://" not in text and not os.path.exists(text):
+        names = sorted(glob.glob(os.path.expanduser(text)))
+        files = [name for name in names if name.lower().endswith(SUFFIXES)]
+        if not files:
+            raise SourceNotFoundError(f"No LAS or LAZ file matches {text}.")
+        return [locate(name) for name in files]
+    place = locate(text)
+    if place.local is not None and place.local.is_dir():
+        return _folder(place.local)
+    if place.suffix in _OTHERS:
+        raise SourceError(
+            f"{text} is {_OTHERS[place.suffix]}, which is not read; convert it to LAZ once, for "
+            f"example with `pdal translate {Path(text).name} {Path(text).stem}.laz`."
+        )
+    return [place]
+
+
+def _folder(folder: Path) -> list[Location]:
+    names = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    if not names:
+        raise SourceNotFoundError(f"{folder} holds no LAS or LAZ file.")
+    return [locate(name) for name in names]
+
+
+def _warn_of_others(files: Sequence[LasFile], crs: str) -> None:
+    without = [file.name for file in files if file.crs is None]
+    if without:
+        warnings.warn(
+            f"{without[0]} and {len(without) - 1} more of {len(files)} files state no CRS; they "
+            f"are taken to lie in {crs_label(crs)}.",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+def _bounds_in(file: LasFile, crs: str | None) -> Bounds:
+    if file.crs is None or crs is None or same_crs(file.crs, crs):
+        return file.bounds
+    return transform_bounds(file.bounds, file.crs, crs, file.name)
+
+
+@functools.lru_cache(maxsize=64)
+def _transformer(source: str, target: str) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
+
+
+def _reproject(xyz: np.ndarray, source: str | None, target: str | None) -> None:
+    """Bring x and y to another CRS, in place; heights stay as they are."""
+    if source is None or target is None or same_crs(source, target):
+        return
+    xyz[:, 0], xyz[:, 1] = _transformer(source, target).transform(xyz[:, 0], xyz[:, 1])
+
+
+def _closed(xyz: np.ndarray, bounds: Bounds) -> np.ndarray:
+    x, y = xyz[:, 0], xyz[:, 1]
+    return (x >= bounds[0]) & (x <= bounds[2]) & (y >= bounds[1]) & (y <= bounds[3])
+
+
+def _parts_in(
+    file: LasFile, source: int, bounds: Bounds, crs: str | None
+) -> Iterator[tuple[PointPart, bool]]:
+    """Parts that may hold points of an area, and whether all their points lie in it."""
+    if not file.count:
+        return
+    place = _bounds_in(file, crs)
+    if not overlap(place, bounds):
+        return
+    # Reprojected bounds are near enough to skip by, not to keep by.
+    exact = file.crs is None or crs is None or same_crs(file.crs, crs)
+    octree = read_octree(file.layout) if exact else None
+    if octree is None or file.table is None or within(place, bounds):
+        whole = exact and within(place, bounds)
+        yield from ((part, whole) for part in file.parts(source))
+        return
+    read = functools.partial(read_bytes, file.location)
+    nodes = nodes_in(octree, bounds, read, file.name)
+    chunk_of = {int(offset): k for k, offset in enumerate(file.table.offsets)}
+    unknown = [offset for offset, _ in nodes if offset not in chunk_of]
+    if unknown:
+        raise SourceError(
+            f"{file.name} is damaged: its octree has a node at byte {unknown[0]}, where no chunk "
+            "begins. Write the file again."
+        )
+    found = []
+    for whole in (True, False):
+        chunks = sorted(chunk_of[o] for o, square in nodes if within(square, bounds) == whole)
+        found += [(part, whole) for part in file.parts(source, chunks)]
+    # The file's own order.
+    yield from sorted(found, key=lambda entry: entry[0].first)

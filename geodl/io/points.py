@@ -1,0 +1,200 @@
+"""``open_points``: a point cloud as a lazily read ``xarray.Dataset``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import dask.array as da
+import dask.base
+import numpy as np
+import xarray as xr
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+
+import geodl.io.points_accessor  # noqa: F401  (registers ds.geodl)
+from geodl.base.errors import OptionError, UnknownOptionError
+from geodl.base.options import as_int, nearest
+from geodl.io.cloud import Cloud, CloudPoints, open_cloud
+from geodl.io.las_file import PART_POINTS, PointPart
+
+Chunks = str | int | Mapping[str, Any]
+
+
+def open_points(
+    source: Any,
+    *,
+    dims: str | Sequence[str] | None = None,
+    bounds: Sequence[float] | None = None,
+    chunks: Chunks = "auto",
+    pipeline: Sequence[Any] | None = None,
+) -> xr.Dataset:
+    """Open a point cloud lazily: headers are read, and of files at the edge of ``bounds`` x and y.
+
+    Parameters
+    ----------
+    source
+        LAS 1.0 to 1.4, LAZ or COPC: a path, a pattern, a folder (searched below too), a URL or
+        fsspec location, or a list of these. Files in other CRS than the first are reprojected as
+        they are read (x and y; heights stay).
+    dims
+        Dimensions besides x, y and z, by laspy's names; all by default. A dimension that a file
+        lacks is 0 there, or NaN.
+    bounds
+        ``(xmin, ymin, xmax, ymax)`` in the cloud's CRS, closed. Files outside are not read, of a
+        COPC file only the nodes that reach inside.
+    chunks
+        ``"auto"``: about a million points; or a number of points. LAZ files are cut between their
+        own chunks, usually of 50,000 points, so that a chunk may hold fewer or one of those.
+    pipeline
+        Stages of PDAL (dicts or names, without reader and writer) that run over each file first;
+        needs PDAL.
+
+    Returns
+    -------
+    Dataset along ``point`` in the files' own order, Dask-backed: ``x``, ``y``, ``z`` float64, and
+    the other dimensions with laspy's names and dtypes; extra dimensions of several columns are
+    2-D. Header facts are in ``attrs``; CRS, tiles, rasters and writers in ``ds.geodl``.
+
+    Raises
+    ------
+    SourceNotFoundError, SourceError
+        Nothing there, or a file that cannot be read; says what is wrong with it.
+    OptionError, UnknownOptionError
+        Bounds or chunks that are none; a dimension that no file has.
+    MissingPackageError
+        laspy, or for ``pipeline`` PDAL, is not installed.
+    """
+    if pipeline is not None:
+        from geodl.io.pdal import run_pipeline
+
+        source = run_pipeline(source, pipeline)
+    cloud = open_cloud(source, bounds=bounds, part_points=_part_points(chunks))
+    return as_dataset(cloud, dims)
+
+
+def _part_points(chunks: Any) -> int:
+    value = chunks.get("point", "auto") if isinstance(chunks, Mapping) else chunks
+    if isinstance(value, str) and value == "auto":
+        return PART_POINTS
+    if value == -1:
+        return 2**62
+    return as_int(value, "chunks", minimum=1)
+
+
+class PointReader:
+    """Reads parts of one cloud; the object that a Dataset's tasks share."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+
+    def __call__(self, part: PointPart) -> CloudPoints:
+        return self.cloud.read(part)
+
+    def field(self, points: CloudPoints, name: str) -> np.ndarray:
+        """A dimension of points that were read, in the Dataset's dtype."""
+        dtype, columns = self.cloud.fields[name]
+        file = self.cloud.files[points.part.source]
+        if name in ("x", "y", "z") or name in file.dimensions:
+            return self.cloud.values(points, name).astype(dtype, copy=False)
+        shape = (len(points.index),) if columns is None else (len(points.index), columns)
+        return np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
+
+
+_readers: WeakValueDictionary[tuple[str, ...], PointReader] = WeakValueDictionary()
+
+
+def as_dataset(cloud: Cloud, dims: str | Sequence[str] | None = None) -> xr.Dataset:
+    """A cloud as a lazily read Dataset; see :func:`open_points`."""
+    names = _wanted(cloud, dims)
+    reader = PointReader(cloud)
+    arrays = _lazy_fields(cloud, reader, names)
+    variables = {}
+    for name in names:
+        columns = cloud.fields[name][1]
+        shape = ("point",) if columns is None else ("point", f"{name}_column")
+        variables[name] = (shape, arrays[name])
+    dataset = xr.Dataset(variables, attrs=_attributes(cloud))
+    _readers[tuple(array.name for array in arrays.values())] = reader
+    return dataset
+
+
+def known_cloud(dataset: xr.Dataset) -> Cloud | None:
+    """The cloud that an untouched Dataset was made from, else None."""
+    if not all(dask.base.is_dask_collection(v.data) for v in dataset.data_vars.values()):
+        return None
+    reader = _readers.get(tuple(v.data.name for v in dataset.data_vars.values()))
+    return None if reader is None else reader.cloud
+
+
+def _wanted(cloud: Cloud, dims: str | Sequence[str] | None) -> list[str]:
+    known = list(cloud.fields)
+    if dims is None:
+        return known
+    asked = [dims] if isinstance(dims, str) else [str(name) for name in dims]
+    for name in asked:
+        if name not in known:
+            raise UnknownOptionError(
+                f"dims: {cloud.name} has no dimension {name!r}.{nearest(name, known)} "
+                f"It has: {', '.join(known)}."
+            )
+    return list(dict.fromkeys(["x", "y", "z", *asked]))
+
+
+def _lazy_fields(cloud: Cloud, reader: PointReader, names: Sequence[str]) -> dict[str, da.Array]:
+    """Each dimension as a Dask array; all of them share one read per part."""
+    label = re.sub(r"[^A-Za-z0-9]+", "_", Path(cloud.name).stem).strip("_")[:40] or "points"
+    paths = [file.name for file in cloud.files]
+    token = tokenize(paths, cloud.identity(), cloud.parts)
+    read = f"geodl_read_{label}-{token}"
+    reads = {(read, k): (reader, part) for k, part in enumerate(cloud.parts)}
+    arrays = {}
+    for name in names:
+        dtype, columns = cloud.fields[name]
+        key = f"geodl_{re.sub(r'[^A-Za-z0-9]+', '_', name)}-{tokenize(token, name)}"
+        rest = () if columns is None else (0,)
+        tasks: dict[Any, Any] = {
+            (key, k, *rest): (reader.field, (read, k), name) for k in range(len(cloud.parts))
+        }
+        layers: dict[str, Any] = {read: reads, key: tasks}
+        graph = HighLevelGraph(layers, {read: set(), key: {read}})
+        tail = () if columns is None else ((columns,),)
+        if not cloud.parts:
+            arrays[name] = da.zeros((0, *[c[0] for c in tail]), dtype=dtype)
+            continue
+        arrays[name] = da.Array(graph, key, chunks=(cloud.counts, *tail), dtype=dtype)
+    return arrays
+
+
+def _attributes(cloud: Cloud) -> dict[str, Any]:
+    facts = [{"path": file.name, **file.facts} for file in cloud.files]
+    attributes: dict[str, Any] = dict(facts[0]) if len(facts) == 1 else {"files": facts}
+    if cloud.crs is not None:
+        attributes["crs_wkt"] = cloud.crs
+    if cloud.bounds is not None:
+        attributes["bounds"] = list(cloud.bounds)
+    return attributes
+
+
+def cloud_of(points: Any) -> Cloud:
+    """The cloud that a tool was given: whatever `open_points` takes, or what it returned.
+
+    Raises
+    ------
+    OptionError
+        A Dataset that was changed: its points have no place in a file any more.
+    """
+    if isinstance(points, Cloud):
+        return points
+    if not isinstance(points, xr.Dataset):
+        return open_cloud(points)
+    found = known_cloud(points)
+    if found is None:
+        raise OptionError(
+            "This Dataset of points is not as open_points returned it; pass the path, or write it "
+            "first: points.geodl.to_las('changed.laz')."
+        )
+    return found
