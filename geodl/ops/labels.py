@@ -158,6 +158,22 @@ def burn(parts: np.ndarray, values: np.ndarray, height: int, width: int) -> np.n
         )
 
 
+def outside_part(parts: np.ndarray, size_yx: tuple[int, int]) -> np.ndarray:
+    """bool (H, W): pixels of a chip outside the part of a feature in it.
+
+    Parameters
+    ----------
+    parts
+        object (1,), in pixels of the chip. One that lies between the centres of pixels keeps those
+        that its outline crosses.
+    """
+    one = np.ones(1, np.int64)
+    inside = burn(parts, one, *size_yx) > 0
+    if not inside.any():
+        inside = burn(shapely.boundary(parts), one, *size_yx) > 0
+    return ~inside
+
+
 def boxes_of_regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Boxes around the connected regions of a class mask (8 neighbours, one class each).
 

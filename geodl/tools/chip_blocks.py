@@ -18,11 +18,18 @@ from geodl.formats.base import ChipFrame
 from geodl.formats.chip_format import ChipFormat
 from geodl.formats.counts import ExportCounts, count_chip
 from geodl.formats.esri import map_line
-from geodl.formats.images import SUFFIXES, write_image
+from geodl.formats.images import SUFFIXES, image_environment, write_image
+from geodl.io.ground import Ground
 from geodl.ops.chip_turns import Turn
 from geodl.ops.labels import value_counts
 from geodl.runtime.preflight import read_one_pixel
-from geodl.tools.chip_cut import BlockLabels, Ground, Part, chip_grid, read_ground, turned_block
+from geodl.tools.chip_cut import (
+    BlockLabels,
+    Part,
+    chip_grid,
+    read_image_ground,
+    turned_block,
+)
 from geodl.tools.chip_plan import Chip, ChipBlock
 
 
@@ -124,10 +131,10 @@ class WriteTask:
         if part.second is not None:
             times = part.second.window
             ground = [self.turns[chip.turn].reach(times(chip.window)) for chip in spec.chips]
-            second = read_ground(part.second, ground)
+            second = read_image_ground(part.second, ground)
         reaches = [self.turns[chip.turn].reach(chip.window) for chip in spec.chips]
         return LoadedBlock(
-            read_ground(part.source, reaches),
+            read_image_ground(part.source, reaches),
             second,
             BlockLabels.read(spec, part, self.turns, self.least_share),
         )
@@ -137,15 +144,31 @@ class WriteTask:
         return loaded
 
     def write(self, spec: ChipBlock, computed: LoadedBlock) -> tuple[dict[str, Any], bytes]:
-        # Merging is exact, so the order in which chips are done plays no part.
-        counts, entries = ExportCounts(), []
+        # Threads take the next chip that is left. Merging is exact: the order plays no part.
+        left = iter(range(len(spec.chips)))
         with ThreadPoolExecutor(self.writers, thread_name_prefix="geodl-chip") as pool:
-            jobs = range(len(spec.chips))
-            for one, entry in pool.map(lambda n: self._write_chip(spec, computed, n), jobs):
-                counts = counts + one
-                entries += [] if entry is None else [entry]
+            jobs = [
+                pool.submit(self._write_chips, spec, computed, left) for _ in range(self.writers)
+            ]
+            counts, entries = ExportCounts(), []
+            for job in jobs:
+                some, listed = job.result()
+                counts = counts + some
+                entries += listed
         payload = {"counts": counts.to_json(), "entries": entries}
         return {"chips": len(spec.chips)}, json.dumps(payload).encode()
+
+    def _write_chips(
+        self, spec: ChipBlock, loaded: LoadedBlock, positions: Iterator[int]
+    ) -> tuple[ExportCounts, list[list[Any]]]:
+        """Write chips until none is left; their counts and their entries."""
+        counts, entries = ExportCounts(), []
+        with image_environment():
+            for position in positions:
+                one, entry = self._write_chip(spec, loaded, position)
+                counts = counts + one
+                entries += [] if entry is None else [entry]
+        return counts, entries
 
     def _write_chip(
         self, spec: ChipBlock, loaded: LoadedBlock, position: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import shapely
@@ -10,16 +11,13 @@ import shapely
 from geodl.core.blocks import RasterBlock, RasterSource
 from geodl.core.grid import GeoGrid, Window
 from geodl.formats.base import ChipContent
+from geodl.io.ground import Ground, read_ground
 from geodl.io.raster_view import read_padded
 from geodl.ops.chip_turns import Turn
-from geodl.ops.labels import burn, parts_inside, share_inside
+from geodl.ops.labels import outside_part, parts_inside, share_inside
 from geodl.tools.chip_labels import RasterLabels
-from geodl.tools.chip_places import span_of
 from geodl.tools.chip_plan import Chip, ChipBlock
 from geodl.tools.chip_second import SecondRaster
-
-# Where chips cover less than this share of their block, each is read by itself.
-_SPARSE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,49 +40,21 @@ class Part:
     second: SecondRaster | None
 
 
-@dataclass(frozen=True, eq=False)
-class Ground:
-    """What was read of some raster for the chips of a block.
-
-    Parameters
-    ----------
-    windows
-        What was read, whole, or chip by chip.
-    blocks
-        One for each window.
-    """
-
-    windows: list[Window]
-    blocks: list[RasterBlock]
-
-    def cut(self, position: int, window: Window) -> RasterBlock:
-        """The pixels of a window that belongs to the chip at ``position``."""
-        index = position if len(self.windows) > 1 else 0
-        rows, cols = window.within(self.windows[index])
-        block = self.blocks[index]
-        return RasterBlock(block.data[:, rows, cols], block.mask[rows, cols])
-
-
-def read_ground(source: RasterSource | SecondRaster, reaches: list[Window]) -> Ground:
-    """Read the ground of a block's chips: one window around all, unless they are few in it."""
-    around = span_of(reaches)
-    dense = sum(window.pixels for window in reaches) >= _SPARSE * around.pixels
-    windows = [around] if dense else reaches
+def read_image_ground(source: RasterSource | SecondRaster, reaches: list[Window]) -> Ground:
+    """The ground of a block's chips, of the image or the second raster."""
     if isinstance(source, SecondRaster):
-        return Ground(windows, [source.read(window) for window in windows])
-    return Ground(windows, [read_padded(source, window) for window in windows])
+        return read_ground(source.read, reaches)
+    return read_ground(partial(read_padded, source), reaches)
 
 
 def read_mask_ground(raster: RasterLabels, reaches: list[Window]) -> Ground:
     """The same for a raster of labels, as int32 of one band."""
-    around = span_of(reaches)
-    dense = sum(window.pixels for window in reaches) >= _SPARSE * around.pixels
-    windows = [around] if dense else reaches
-    blocks = []
-    for window in windows:
+
+    def read(window: Window) -> RasterBlock:
         values = raster.read(window)
-        blocks.append(RasterBlock(values[None], values != 0))
-    return Ground(windows, blocks)
+        return RasterBlock(values[None], values != 0)
+
+    return read_ground(read, reaches)
 
 
 def turned_block(ground: Ground, position: int, chip: Chip, turn: Turn, times: int) -> RasterBlock:
@@ -217,13 +187,7 @@ class BlockLabels:
         """bool (H, W): pixels of a chip outside the feature that it is cut for."""
         chip = self.spec.chips[position]
         _, part = self._own(chip)
-        size = chip.window.height, chip.window.width
-        one = np.ones(1, np.int64)
-        inside = burn(part, one, *size) > 0
-        if not inside.any():
-            # A feature between the centres of pixels: those that its outline crosses.
-            inside = burn(shapely.boundary(part), one, *size) > 0
-        return ~inside
+        return outside_part(part, (chip.window.height, chip.window.width))
 
 
 def chip_grid(grid: GeoGrid, chip: Chip, turn: Turn, image_space: str, times: int = 1) -> GeoGrid:

@@ -12,6 +12,7 @@ import shapely
 
 from geodl.base.errors import DataWarning
 from geodl.core.grid import Window
+from geodl.io.ground import span_of
 from geodl.ops.chip_grid import ChipGrid
 from geodl.tools.chip_labels import FeatureLabels
 
@@ -142,14 +143,3 @@ class FeaturePlaces:
     def keys(self, places: np.ndarray, block_px: int) -> np.ndarray:
         windows = self.windows[places[:, 0]]
         return (windows[:, :2] + windows[:, 2:] // 2) // block_px
-
-
-def span_of(windows: list[Window]) -> Window:
-    """The window around several (not none)."""
-    row, col = min(w.row for w in windows), min(w.col for w in windows)
-    return Window(
-        row=row,
-        col=col,
-        height=max(w.row_stop for w in windows) - row,
-        width=max(w.col_stop for w in windows) - col,
-    )

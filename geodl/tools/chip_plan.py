@@ -12,9 +12,10 @@ import shapely
 
 from geodl.core.blocks import RasterSource
 from geodl.core.grid import Window
+from geodl.io.ground import span_of
 from geodl.ops.chip_turns import Turn
 from geodl.tools.chip_labels import FeatureLabels
-from geodl.tools.chip_places import ChipPlaces, span_of
+from geodl.tools.chip_places import ChipPlaces
 
 # A block's pixels; three blocks are in memory at once: one read, one counted, one written.
 _BLOCK_BYTES = 32 * 2**20
