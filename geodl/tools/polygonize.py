@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 
 from geodl.base.errors import DataError
-from geodl.base.options import as_int, check_choice
-from geodl.core.grid import Window
+from geodl.base.options import as_float, as_int, check_choice
+from geodl.core.grid import GeoGrid, Window
 from geodl.io.source import open_source
-from geodl.ops.polygons import join_pieces, piece_polygons
+from geodl.ops.polygons import Polygonizer, RegionPolygons
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
+# A window's values, int32 (H, W), and where they are valid, bool (H, W).
+ReadClasses = Callable[[Window], tuple[np.ndarray, np.ndarray]]
 
-def polygonize(raster: Any, *, connectivity: int = 8, block_size: int = 2048) -> gpd.GeoDataFrame:
+
+def polygonize(
+    raster: Any,
+    *,
+    connectivity: int = 8,
+    block_size: int = 2048,
+    min_area: float = 0,
+    simplify: float = 0,
+) -> gpd.GeoDataFrame:
     """Polygons of the connected regions of equal value in a class raster.
 
     The raster is read block by block; the result is that of the whole raster, whatever the
-    block size.
+    block size. Memory holds a block, the regions that are still open, and the result.
 
     Parameters
     ----------
@@ -31,16 +42,26 @@ def polygonize(raster: Any, *, connectivity: int = 8, block_size: int = 2048) ->
         8: regions that meet at a corner are one, a MultiPolygon; 4: only common edges join.
     block_size
         Pixels read at once, down and across.
+    min_area
+        Smaller regions are left out, in square units of the CRS; their ground is then in no
+        polygon.
+    simplify
+        0 keeps the edges of pixels. A length in units of the CRS removes vertices whose triangle
+        with their neighbours is smaller than its square (Visvalingam and Whyatt). Borders that two
+        polygons share stay shared: no gaps, no overlaps.
 
     Returns
     -------
     GeoDataFrame in the raster's CRS with the columns ``ClassValue`` and ``geometry``, by value,
-    then from top to bottom. Ground without data is left out, and a hole where it is surrounded.
+    then by a region's first pixel in reading order. Ground without data is left out, and a hole
+    where it is surrounded.
 
     Raises
     ------
     DataError
         Several bands, or values that are no whole numbers of 32 bits.
+    OptionError
+        An option outside its domain.
     """
     import geopandas
 
@@ -49,31 +70,66 @@ def polygonize(raster: Any, *, connectivity: int = 8, block_size: int = 2048) ->
     source = open_source(raster)
     if source.count != 1:
         raise DataError(f"{source.name} has {source.count} bands; a class raster has one.")
-    height, width = source.grid.shape
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    for row in range(0, height, side):
-        for col in range(0, width, side):
-            square = Window(row=row, col=col, height=side, width=side)
-            block = source.read(square.intersect(source.grid.window))
-            values = _whole(block.data[0], block.mask, source.name)
-            found.append(piece_polygons(values, block.mask, row, col))
-    values, polygons = join_pieces(
-        np.concatenate([part[0] for part in found]),
-        np.concatenate([part[1] for part in found]),
-        connectivity,
-    )
-    transform = source.grid.affine
 
+    def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
+        block = source.read(window)
+        return _whole(block.data[0], block.mask, source.name), block.mask
+
+    found = region_polygons(
+        read, source.grid, side, connectivity=connectivity, min_area=min_area, simplify=simplify
+    )
+    return geopandas.GeoDataFrame(
+        {"ClassValue": found.values}, geometry=found.polygons, crs=source.grid.crs
+    )
+
+
+def region_polygons(
+    read: ReadClasses,
+    grid: GeoGrid,
+    block_px: int,
+    *,
+    connectivity: int = 8,
+    min_area: float = 0,
+    simplify: float = 0,
+    dropped: tuple[int, ...] = (),
+) -> RegionPolygons:
+    """Polygons, in the CRS of ``grid``, of all regions that ``read`` tells of.
+
+    Parameters
+    ----------
+    read
+        Called once for each block of ``block_px``.
+    min_area, simplify
+        As of :func:`polygonize`.
+    dropped
+        Values that get no polygons.
+    """
+    min_area = as_float(min_area, "min_area", minimum=0)
+    simplify = as_float(simplify, "simplify", minimum=0)
+    transform = grid.affine
+    work = Polygonizer(
+        grid.height,
+        grid.width,
+        connectivity,
+        junctions=simplify > 0,
+        least_px=min_area / abs(transform.determinant),
+        dropped=dropped,
+    )
+    for row in range(0, grid.height, block_px):
+        for col in range(0, grid.width, block_px):
+            square = Window(row=row, col=col, height=block_px, width=block_px)
+            window = square.intersect(grid.window)
+            work.add(*read(window), window)
+    found = work.finish()
     turn = np.array([[transform.a, transform.b], [transform.d, transform.e]])
 
     def to_map(points: np.ndarray) -> np.ndarray:
         return points @ turn.T + (transform.c, transform.f)
 
-    return geopandas.GeoDataFrame(
-        {"ClassValue": values},
-        geometry=shapely.transform(polygons, to_map),
-        crs=source.grid.crs,
-    )
+    polygons = shapely.transform(found.polygons, to_map)
+    if simplify > 0 and len(polygons):
+        polygons = shapely.coverage_simplify(polygons, simplify)
+    return RegionPolygons(found.values, found.first, found.areas, polygons)
 
 
 def _whole(values: np.ndarray, valid: np.ndarray, name: str) -> np.ndarray:

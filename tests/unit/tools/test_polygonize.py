@@ -88,6 +88,27 @@ def test_holes_that_meet_at_a_corner_stay_valid(tmp_path):
     assert shapely.equals_exact(again.geometry.values, whole.geometry.values, 0).all()
 
 
+def test_simplified_borders_stay_shared(raster):
+    plain = polygonize(raster)
+    found = polygonize(raster, simplify=1.5, block_size=16)
+    assert found["ClassValue"].tolist() == plain["ClassValue"].tolist()
+    assert found.count_coordinates().sum() < 0.8 * plain.count_coordinates().sum()
+    assert found.is_valid.all()
+    assert shapely.coverage_is_valid(found.geometry.values)
+    again = polygonize(raster, simplify=1.5, block_size=1000)
+    assert shapely.equals_exact(again.geometry.values, found.geometry.values, 0).all()
+
+
+def test_small_regions_are_left_out_by_ground_area(raster):
+    plain = polygonize(raster)
+    found = polygonize(raster, min_area=1.0, block_size=16)
+    kept = plain[plain.area >= 1.0]
+    assert 0 < len(found) < len(plain)
+    assert found.area.tolist() == kept.area.tolist()
+    with pytest.raises(OptionError, match="min_area"):
+        polygonize(raster, min_area=-1)
+
+
 def test_what_is_no_class_raster_is_refused(tmp_path):
     path = write(tmp_path / "f.tif", np.full((4, 4), 0.5, np.float32))
     with pytest.raises(DataError, match="whole numbers"):
