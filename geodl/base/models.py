@@ -8,6 +8,7 @@ MODELS = Registry(
     "model",
     {
         "SingleShotDetector": "geodl.models.single_shot_detector:SingleShotDetector",
+        "FasterRCNN": "geodl.models.faster_rcnn:FasterRCNN",
         "UnetClassifier": "geodl.models.unet_classifier:UnetClassifier",
         "ChangeDetector": "geodl.models.change_detector:ChangeDetector",
         "MultiTaskRoadExtractor": "geodl.models.multi_task_road_extractor:MultiTaskRoadExtractor",

@@ -30,7 +30,12 @@ class DetectorModel(TorchModel):
     """A model that finds boxes; a subclass has its documented constructor and ``build``."""
 
     kind: ClassVar[Literal["objects"]] = "objects"
-    dataset_types = ("PASCAL_VOC_rectangles", "KITTI_rectangles")
+    dataset_types = (
+        "PASCAL_VOC_rectangles",
+        "KITTI_rectangles",
+        "COCO_rectangles",
+        "YOLO_rectangles",
+    )
 
     _task: ObjectTask
 

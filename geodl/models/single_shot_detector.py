@@ -7,8 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from geodl.base.errors import OptionError
@@ -17,6 +15,7 @@ from geodl.core.classes import ClassTable
 from geodl.models.contracts import check_data_fits
 from geodl.models.detector import DetectorModel
 from geodl.models.model import check_backend
+from geodl.models.object_sizes import box_sizes
 from geodl.nets.anchors import AnchorLayout, check_layout, choose_layout
 from geodl.nets.backbones import (
     backbone_names,
@@ -30,8 +29,6 @@ from geodl.tasks.base import Task
 from geodl.tasks.objects import ObjectTask
 
 _DEFAULT_BACKBONE = "resnet34"
-# Chips whose boxes choose the grids.
-_SURVEYED_CHIPS = 300
 
 
 class SingleShotDetector(DetectorModel):
@@ -219,24 +216,3 @@ def _plain(layout: AnchorLayout) -> dict[str, Any]:
         "zooms": list(layout.zooms),
         "ratios": [list(pair) for pair in layout.ratios],
     }
-
-
-def box_sizes(data: Any) -> np.ndarray:
-    """float64 (N, 2): width and height in chip pixels of objects in a sample of training chips.
-
-    Objects that a chip's edge cuts are left out while there are others.
-    """
-    chips = len(data.train_ds)
-    step = max(1, -(-chips // _SURVEYED_CHIPS))
-    with torch.random.fork_rng([]):
-        # Augmentation draws from torch's generator.
-        torch.manual_seed(data.seed)
-        parts = [
-            np.asarray(data.train_ds[i]["target"]["boxes"], np.float64).reshape(-1, 4)
-            for i in range(0, chips, step)
-        ]
-    boxes = np.concatenate(parts) if parts else np.zeros((0, 4))
-    whole = (boxes[:, :2] > 0).all(axis=1) & (boxes[:, 2:] < data.chip_size).all(axis=1)
-    chosen = boxes[whole] if whole.any() else boxes
-    sizes: np.ndarray = chosen[:, 2:] - chosen[:, :2]
-    return sizes[(sizes > 0).all(axis=1)]

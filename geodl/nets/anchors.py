@@ -143,24 +143,24 @@ def check_layout(grids: object, zooms: object, ratios: object, tile_px: int) -> 
         Something that is no list, is empty, or has numbers that are not above 0; a grid finer
         than the pixels.
     """
-    sides = _numbers(grids, "grids")
+    sides = positive_numbers(grids, "grids")
     if any(side != int(side) or not 1 <= side <= tile_px for side in sides):
         raise OptionError(
             f"grids={grids!r}: each is a whole number of cells, 1 to {tile_px} (the chip's pixels)."
         )
     if not isinstance(ratios, list | tuple) or not ratios:
         raise OptionError(f"ratios={ratios!r}: give a list of pairs such as [[1.0, 1.0]].")
-    pairs = [_numbers(pair, "ratios") for pair in ratios]
+    pairs = [positive_numbers(pair, "ratios") for pair in ratios]
     if any(len(pair) != 2 for pair in pairs):
         raise OptionError(f"ratios={ratios!r}: each is a pair (factor of width, of height).")
     return AnchorLayout(
         tuple(int(side) for side in sides),
-        tuple(_numbers(zooms, "zooms")),
+        tuple(positive_numbers(zooms, "zooms")),
         tuple((w, h) for w, h in pairs),
     )
 
 
-def _numbers(values: object, name: str) -> list[float]:
+def positive_numbers(values: object, name: str) -> list[float]:
     items = list(values) if isinstance(values, list | tuple | np.ndarray) else []
     good = [
         float(v)

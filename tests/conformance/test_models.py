@@ -17,9 +17,14 @@ import geodl
 from geodl.base.models import MODELS
 from geodl.testing.conformance import ModelCase, check_model, same, sample_targets, tensors
 
+FEW_REGIONS = {
+    "rpn_pre_nms_top_n_train": 128, "rpn_post_nms_top_n_train": 64,
+    "rpn_pre_nms_top_n_test": 64, "rpn_post_nms_top_n_test": 32, "box_batch_size_per_image": 32,
+}  # fmt: skip
 # Arguments that make a tiny model; a model without a row is made with its defaults.
 TINY: dict[str, dict[str, Any]] = {
     "SingleShotDetector": {"backbone": "resnet18", "grids": [8], "drop": 0.0},
+    "FasterRCNN": {"backbone": "resnet18", **FEW_REGIONS},
     "UnetClassifier": {"backbone": "resnet18"},
     "ChangeDetector": {},
     "MultiTaskRoadExtractor": {},

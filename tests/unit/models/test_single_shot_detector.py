@@ -18,7 +18,8 @@ from geodl.base.errors import (
     UnknownOptionError,
 )
 from geodl.core.detections import Detections
-from geodl.models.single_shot_detector import SingleShotDetector, box_sizes
+from geodl.models.object_sizes import box_sizes
+from geodl.models.single_shot_detector import SingleShotDetector
 from geodl.ops.boxes import iou_matrix
 
 pytestmark = pytest.mark.filterwarnings("ignore::geodl.base.errors.OfflineWarning")
@@ -261,7 +262,9 @@ def test_videos_are_refused_with_what_to_do(trained):
 
 
 def test_lists(trained):
-    assert trained.supported_datasets == ["PASCAL_VOC_rectangles", "KITTI_rectangles"]
+    assert trained.supported_datasets == [
+        "PASCAL_VOC_rectangles", "KITTI_rectangles", "COCO_rectangles", "YOLO_rectangles",
+    ]  # fmt: skip
     assert trained.available_metrics == ["train_loss", "valid_loss", "average_precision"]
     assert {"resnet34", "vgg16", "densenet121"} <= set(SingleShotDetector.backbones())
     assert trained.supported_backbones == SingleShotDetector.backbones()
