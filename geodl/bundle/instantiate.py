@@ -50,7 +50,7 @@ def build_network(
         with torch.random.fork_rng([]):
             net, task, _ = MODELS[contract.model_name].build(
                 classes=contract.classes,
-                bands=len(contract.extract_bands),
+                bands=contract.inputs,
                 tile_px=contract.tile_px,
                 parameters=own,
                 pretrained=False,

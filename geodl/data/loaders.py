@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,34 @@ def collate_samples(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         alike = all(isinstance(v, torch.Tensor) and v.shape == values[0].shape for v in values)
         batch[key] = torch.stack(values) if alike else values
     return batch
+
+
+class SomeBatches:
+    """As many batches of a loader as are asked for, starting it over where it ends.
+
+    Parameters
+    ----------
+    loader
+        Gives a batch at least.
+    count
+        Batches of an epoch.
+    """
+
+    def __init__(self, loader: DataLoader[Any], count: int) -> None:
+        self.loader = loader
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Any]:
+        given = 0
+        while given < self.count:
+            for batch in self.loader:
+                yield batch
+                given += 1
+                if given == self.count:
+                    return
 
 
 class BatchLoaders:

@@ -49,6 +49,8 @@ class PointData(SampleData):
     ----------
     max_points
         Most points of a block.
+    typical_points
+        Points of the block in the middle, when the training blocks are ordered by their number.
     tile_size
         Side or diameter of a block, in units of the CRS.
     scale
@@ -59,14 +61,19 @@ class PointData(SampleData):
         Columns of ``points``: 3 and those of the attributes.
     limits
         Attribute to its least and largest value in the export, by which it is scaled to 0..1.
+    codes
+        Class values of the points: those of the table, and 0 first where some have it; for
+        objects those of the table.
     """
 
     max_points: int
+    typical_points: int
     tile_size: float
     scale: float
     extra_features: tuple[str, ...]
     features: int
     limits: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    codes: tuple[int, ...]
 
     @staticmethod
     def default_collate(items: list[dict[str, Any]]) -> Any:

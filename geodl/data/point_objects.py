@@ -19,7 +19,7 @@ from geodl.data.dataset import seeded
 from geodl.data.paired import loader_limit
 from geodl.data.point_classes import CodeRules, check_sets_alike, code_rules, codes_of, kept_blocks
 from geodl.data.point_data import ObjectPointData
-from geodl.data.points import BATCH_POINTS, POINT_KEYWORDS
+from geodl.data.points import BATCH_POINTS, POINT_KEYWORDS, typical_points
 from geodl.data.request import DataRequest
 from geodl.data.sample_data import common_fields, named, one_folder, refuse_arguments
 from geodl.data.store import ChipStore, LoadedChip
@@ -148,11 +148,13 @@ class PointCloudOD:
             unit="objects",
             count_classes=partial(_count, datasets, loader.index_of, table),
             max_points=facts.max_points,
+            typical_points=typical_points(train.store.chips),
             tile_size=facts.tile_size,
             scale=1.0,
             extra_features=attributes,
             features=3 + columns_of(facts, attributes),
             limits={name: facts.limits[name] for name in attributes},
+            codes=tuple(table.values),
             **_sizes(sets["train"], values),
         )
 

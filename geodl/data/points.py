@@ -171,11 +171,13 @@ class PointCloud:
             unit="points",
             count_classes=partial(_count, (train_ds, valid_ds), table),
             max_points=first.facts.max_points,
+            typical_points=typical_points(train),
             tile_size=first.facts.tile_size,
             scale=first.facts.scale,
             extra_features=attributes,
             features=3 + columns_of(first.facts, attributes),
             limits={name: first.facts.limits[name] for name in attributes},
+            codes=_codes(values, first.facts.excluded, table),
         )
 
 
@@ -239,6 +241,18 @@ def _table(values: Mapping[int, int], excluded: Sequence[int], request: DataRequ
         raise DataError(f"{request.paths[0]} has no class besides 0; there is nothing to learn.")
     own = ClassTable.from_mapping({value: LAS_NAMES.get(value, str(value)) for value in used})
     return named(own, request)
+
+
+def _codes(
+    values: Mapping[int, int], excluded: Sequence[int], table: ClassTable
+) -> tuple[int, ...]:
+    zero = any(value == 0 for code, value in values.items() if code not in excluded)
+    return ((0,) if zero else ()) + tuple(table.values)
+
+
+def typical_points(refs: Sequence[Any]) -> int:
+    """The median number of points of blocks."""
+    return int(np.median([ref.blocks.counts()[ref.index] for ref in refs]))
 
 
 def _indices(

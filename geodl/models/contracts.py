@@ -8,6 +8,7 @@ from typing import Any
 
 from geodl.base.errors import ModelDataError, OptionError
 from geodl.core.contract import ModelContract, Normalization, TaskKind
+from geodl.core.points import PointFeature, PointInput
 from geodl.data.dataset import ChipDataset
 
 
@@ -37,7 +38,9 @@ def check_data_fits(
 def contract_of_data(
     data: Any, model_name: str, kind: TaskKind, variable_tile: bool
 ) -> ModelContract:
-    """What a model that is trained on a data object will demand of rasters."""
+    """What a model that is trained on a data object will demand of rasters, or of points."""
+    if kind in ("points", "boxes3d"):
+        return contract_of_points(data, model_name, kind)
     return ModelContract(
         model_name=model_name,
         kind=kind,
@@ -73,6 +76,9 @@ def data_for_contract(data: Any, contract: ModelContract) -> Any:
             "them in line with class_mapping in prepare_data(), or start a new model with "
             "pretrained_path."
         )
+    if contract.points is not None:
+        check_points_fit(data, contract.points, name)
+        return data
     if tuple(data.extract_bands) != contract.extract_bands:
         raise ModelDataError(
             f"{name} takes the bands {list(contract.extract_bands)} (counted from 0); the data "
@@ -84,6 +90,58 @@ def data_for_contract(data: Any, contract: ModelContract) -> Any:
             f"Give chip_size={contract.tile_px} to prepare_data()."
         )
     return _normalised(data, contract.normalization)
+
+
+def contract_of_points(data: Any, model_name: str, kind: TaskKind) -> ModelContract:
+    """What a model that is trained on blocks of points will demand of points."""
+    return ModelContract(
+        model_name=model_name,
+        kind=kind,
+        classes=data.class_table,
+        extract_bands=(),
+        band_names=(),
+        source_bands=0,
+        tile_px=1,
+        normalization=Normalization(minimum=(), maximum=(), scaled_mean=(), scaled_std=()),
+        dtype="float32",
+        points=PointInput(
+            block_size=data.tile_size,
+            max_points=data.max_points,
+            scale=data.scale,
+            features=tuple(
+                PointFeature(
+                    name=name,
+                    minimum=tuple(low.tolist()),
+                    maximum=tuple(high.tolist()),
+                )
+                for name, (low, high) in data.limits.items()
+            ),
+            codes=data.codes if kind == "points" else (),
+        ),
+    )
+
+
+def check_points_fit(data: Any, points: PointInput, name: str) -> None:
+    """Hold blocks to those that a model was trained on.
+
+    Raises
+    ------
+    ModelDataError
+        Another size of blocks, other attributes or class codes; names both.
+    """
+    own = (points.block_size, tuple(feature.name for feature in points.features))
+    given = (data.tile_size, data.extra_features)
+    if own != given:
+        raise ModelDataError(
+            f"{name} was trained on blocks of {own[0]:g} units with the attributes "
+            f"{', '.join(own[1]) or 'none'}; the data has blocks of {given[0]:g} with "
+            f"{', '.join(given[1]) or 'none'}. Export and prepare points alike."
+        )
+    if points.codes and data.codes != points.codes:
+        raise ModelDataError(
+            f"{name} knows the class codes {list(points.codes)}, the data has {list(data.codes)}; "
+            "bring them in line with remap_classes in prepare_data()."
+        )
 
 
 def _pairs(classes: Sequence[tuple[int, str]]) -> str:

@@ -16,7 +16,6 @@ from geodl.bundle.schema import definition
 from geodl.bundle.weights import load_exactly, load_matching, write_weights
 from geodl.bundle.write import check_name, package_files, write_package, zip_files
 from geodl.models.base import TorchModel
-from geodl.models.drawing import results_figure
 from geodl.models.report import report_html
 from geodl.train.record import draw_losses
 
@@ -119,8 +118,7 @@ def _pictures(model: TorchModel) -> dict[str, bytes]:
     if model.record.rows:
         pictures["loss_graph.png"] = draw_losses(model.record).to_png()
     if model.data is not None:
-        figure = results_figure(model.net, model.task, model.data, model.contract, _SAMPLE_ROWS, {})
-        pictures["show_results.png"] = figure.to_png()
+        pictures["show_results.png"] = model.results_picture(_SAMPLE_ROWS).to_png()
     return pictures
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from geodl.data.figure import show
+from geodl.data.loaders import SomeBatches
 from geodl.models.base import TorchModel
 from geodl.models.packaging import save_checkpoint
 from geodl.train.engine import FitOptions, train
@@ -31,6 +32,7 @@ def fit_model(
     checkpoint: bool | Literal["all"],
     tensorboard: bool,
     monitor: str,
+    iterations: int | None = None,
 ) -> None:
     """Train a model on a data object; see :meth:`geodl.models.base.TorchModel.fit`."""
     if lr is None:
@@ -49,10 +51,13 @@ def fit_model(
         tensorboard=Path(data.working_dir) / "training_log" / stamp if tensorboard else None,
         seed=seed,
     )
+    loader = data.train_loader(
+        model.task.train_collate, generator=torch.Generator().manual_seed(seed)
+    )
     train(
         model.net,
         model.task,
-        data.train_loader(model.task.collate, generator=torch.Generator().manual_seed(seed)),
+        loader if iterations is None else SomeBatches(loader, iterations),
         data.valid_loader(model.task.collate),
         options,
         model.record,
@@ -72,7 +77,7 @@ def _keep_epochs(model: TorchModel, data: Any, stamp: str) -> Callable[[dict[str
 def find_model_rate(model: TorchModel, data: Any, plot: bool) -> float:
     """The suggested learning rate; drawn in a notebook if asked."""
     loader = data.train_loader(
-        model.task.collate, generator=torch.Generator().manual_seed(data.seed)
+        model.task.train_collate, generator=torch.Generator().manual_seed(data.seed)
     )
     sweep = find_rate(model.net, model.task, loader, data.seed)
     logger.info("learning rate %.2e suggested", sweep.suggested)

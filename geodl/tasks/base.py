@@ -69,6 +69,10 @@ class Task(ABC):
             "name": [item["name"] for item in items],
         }
 
+    def train_collate(self, items: Sequence[Item]) -> Batch:
+        """As :meth:`collate`, for training; may draw on torch's random state."""
+        return self.collate(items)
+
     @abstractmethod
     def loss(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Run the net, in train mode, on a batch that lies on its device.

@@ -1,0 +1,173 @@
+"""Blocks of points as levels, each a part of the one before, with their neighbours.
+
+Made from positions alone, before the network: by k-d trees on the CPU, thus in loader workers, or
+by distances in batches on a GPU. The points of all blocks of a batch are packed one after another.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+# Distances that are held at once on a GPU: 256 MB.
+_DISTANCES = 2**26
+
+Levels = dict[str, Any]
+
+
+def nearest(points: Tensor, queries: Tensor, k: int) -> Tensor:
+    """The nearest points of each query, nearest first.
+
+    Parameters
+    ----------
+    points, queries
+        float32 (P, 3) and (Q, 3) on one device.
+    k
+        Of fewer points all are taken, over and over.
+
+    Returns
+    -------
+    int64 (Q, k), rows of ``points``.
+    """
+    most = min(k, len(points))
+    if points.is_cuda:
+        found = _nearest_dense(points, queries, most)
+    else:
+        tree = cKDTree(points.numpy(), compact_nodes=False, balanced_tree=False)
+        _, rows = tree.query(queries.numpy(), k=most)
+        found = torch.from_numpy(np.asarray(rows, np.int64).reshape(len(queries), most))
+    if most < k:
+        found = found.repeat(1, -(-k // most))[:, :k]
+    return found
+
+
+def _nearest_dense(points: Tensor, queries: Tensor, k: int) -> Tensor:
+    step = max(1, _DISTANCES // len(points))
+    parts = [
+        torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist")
+        .topk(k, dim=1, largest=False)
+        .indices
+        for part in queries.split(step)
+    ]
+    return torch.cat(parts)
+
+
+def farthest(xyz: Tensor, count: int) -> Tensor:
+    """int64 (count,): rows that lie far from each other, the first point first.
+
+    Each next one is farthest from those taken (Eldar et al. 1997, 10.1109/83.623193).
+    """
+    taken = torch.zeros(count, dtype=torch.int64, device=xyz.device)
+    distance = torch.full((len(xyz),), torch.inf, device=xyz.device)
+    for i in range(1, count):
+        gap = (xyz - xyz[taken[i - 1]]).square().sum(1)
+        distance = torch.minimum(distance, gap)
+        taken[i] = distance.argmax()
+    return taken
+
+
+def order_of(block: Tensor, generator: torch.Generator | None) -> Tensor:
+    """int64 (N,): a random order of the rows of a block.
+
+    Without a generator it follows from the block's own content, so that a block is answered the
+    same in any batch, tile or process.
+    """
+    if generator is None:
+        content = zlib.crc32(block.detach().cpu().contiguous().numpy().tobytes())
+        generator = torch.Generator().manual_seed(content)
+    return torch.randperm(len(block), generator=generator)
+
+
+class Packer:
+    """Joins the rows of blocks: row numbers move behind those of the blocks before."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[list[Tensor]]] = {}
+        self._sizes: dict[str, int] = {}
+
+    def add(self, name: str, values: Sequence[Tensor], offsets: Sequence[int]) -> None:
+        """One block's tables of row numbers, one per level, each with what it is moved by."""
+        moved = [v + offset for v, offset in zip(values, offsets, strict=True)]
+        self._parts.setdefault(name, []).append(moved)
+
+    def joined(self) -> dict[str, list[Tensor]]:
+        """Name to one table per level."""
+        return {
+            name: [torch.cat(level) for level in zip(*blocks, strict=True)]
+            for name, blocks in self._parts.items()
+        }
+
+
+def random_levels(
+    points: Tensor,
+    length: Tensor,
+    *,
+    ratios: Sequence[int],
+    k: int,
+    generator: torch.Generator | None = None,
+) -> Levels:
+    """Levels by random sampling, as RandLA-Net and SQN take them.
+
+    Parameters
+    ----------
+    points
+        float32 (B, M, 3 + F), each block padded at its end.
+    length
+        int64 (B,).
+    ratios
+        Of the points of a level to those of the next.
+    k
+        Neighbours of each point in its own level.
+    generator
+        Of the random order; None: from the content of each block.
+
+    Returns
+    -------
+    ``order`` int64 (S,): rows of ``points.flatten(0, 1)`` in level 0; ``block`` int64 (S,);
+    ``neighbours``: per level int64 (S_l, k); ``down``: per level but the last, the rows that the
+    next level keeps; ``up``: per level but the last, each point's nearest in the next.
+    """
+    packer = Packer()
+    order, block = [], []
+    starts = [0] * (len(ratios) + 1)
+    for number, count in enumerate(length.tolist()):
+        rows = order_of(points[number, :count], generator).to(points.device)
+        order.append(rows + number * points.shape[1])
+        block.append(torch.full((count,), number, device=points.device))
+        xyz = [points[number, rows, :3]]
+        for ratio in ratios:
+            xyz.append(xyz[-1][: max(1, len(xyz[-1]) // ratio)])
+        packer.add("neighbours", [nearest(p, p, k) for p in xyz], starts)
+        kept = [torch.arange(len(p), device=points.device) for p in xyz[1:]]
+        packer.add("down", kept, starts[:-1])
+        upper = [nearest(xyz[i + 1], xyz[i], 1)[:, 0] for i in range(len(ratios))]
+        packer.add("up", upper, starts[1:])
+        starts = [start + len(p) for start, p in zip(starts, xyz, strict=True)]
+    return {"order": torch.cat(order), "block": torch.cat(block), **packer.joined()}
+
+
+_KINDS = {"random": random_levels}
+
+
+def make_levels(
+    options: Mapping[str, Any],
+    points: Tensor,
+    length: Tensor,
+    generator: torch.Generator | None = None,
+) -> Levels:
+    """The levels that a network takes.
+
+    Parameters
+    ----------
+    options
+        ``kind`` and the arguments of that function: plain values, kept with the model.
+    """
+    given = dict(options)
+    make = _KINDS[given.pop("kind")]
+    return make(points, length, generator=generator, **given)
