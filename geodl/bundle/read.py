@@ -13,6 +13,7 @@ from geodl.base.files import JSON_LIMIT_BYTES, parse_json, sha256_json
 from geodl.base.models import MODELS
 from geodl.base.options import nearest
 from geodl.bundle.archive import PackageFiles, open_package, plain_name
+from geodl.bundle.points import ATTRIBUTES_KEY
 from geodl.bundle.schema import SCHEMA_VERSION, EmdReader, read_contract
 from geodl.core.contract import ModelContract
 
@@ -30,6 +31,9 @@ _IDENTITY_KEYS = (
     "NormalizationStats", "ModelParameters", "SupportsVariableTileSize", "MinCellSize",
     "MaxCellSize",
 )  # fmt: skip
+# Of models that classify chips only.
+_CROP_KEYS = ("CropSizeFixed", "BlackenAroundFeature")
+_OWN_CROP_KEYS = ("chip_size_yx", "buffer_radius")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,9 +194,12 @@ def read_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
 
 def identity(emd: Mapping[str, Any], weights_sha256: str | None) -> str:
     """The sha256 of what changes a model's answers."""
-    return sha256_json(
-        {"weights": weights_sha256, "emd": {key: emd.get(key) for key in _IDENTITY_KEYS}}
-    )
+    facts = {key: emd.get(key) for key in _IDENTITY_KEYS}
+    facts |= {key: emd[key] for key in (*_CROP_KEYS, ATTRIBUTES_KEY) if key in emd}
+    own = emd.get("Geodl")
+    if isinstance(own, dict):
+        facts |= {key: own[key] for key in _OWN_CROP_KEYS if key in own}
+    return sha256_json({"weights": weights_sha256, "emd": facts})
 
 
 def _emd_where(files: PackageFiles) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from geodl.base.errors import BundleError, DataError
+from geodl.bundle.points import POINT_TYPES, point_definition, read_point_contract
 from geodl.core.classes import ClassTable
-from geodl.core.contract import ModelContract, Normalization, TaskKind
+from geodl.core.contract import ChipCut, ModelContract, Normalization, TaskKind
 from geodl.io.crs import reference_metres
 
 SCHEMA_VERSION = 1
@@ -18,12 +19,17 @@ TILE_LIMIT_PX = 65536
 BANDS_LIMIT = 4096
 CLASSES_LIMIT = 65535
 
-_MODEL_TYPES: dict[TaskKind, str] = {"objects": "ObjectDetection", "pixels": "ImageClassification"}
+_MODEL_TYPES: dict[TaskKind, str] = {
+    "objects": "ObjectDetection",
+    "pixels": "ImageClassification",
+    "tiles": "ObjectClassification",
+}
 # The misspelling occurs in published packages.
 _KINDS: dict[str, TaskKind] = {
     "ObjectDetection": "objects",
     "ObjectionDetection": "objects",
     "ImageClassification": "pixels",
+    "ObjectClassification": "tiles",
 }
 _IMAGE_SPACES = ("MAP_SPACE", "IMAGE_SPACE", "PIXEL_SPACE")
 
@@ -33,6 +39,8 @@ def definition(contract: ModelContract, parameters: Mapping[str, Any]) -> dict[s
 
     ``Framework`` and ``ModelConfiguration`` are left out: they name classes of arcgis.learn.
     """
+    if contract.points is not None:
+        return point_definition(contract, dict(parameters))
     rgb = contract.normalization == Normalization.imagenet() and contract.dtype == "uint8"
     low, high = contract.cell_size or (None, None)
     return {
@@ -54,7 +62,27 @@ def definition(contract: ModelContract, parameters: Mapping[str, Any]) -> dict[s
         "Bands": list(contract.band_names),
         "NormalizationStats": _statistics(contract),
         "ModelParameters": dict(parameters),
+        **_crop_keys(contract.chip),
     }
+
+
+def _crop_keys(chip: ChipCut | None) -> dict[str, int]:
+    if chip is None:
+        return {}
+    return {"CropSizeFixed": int(chip.fixed), "BlackenAroundFeature": int(chip.blacken)}
+
+
+def own_keys(contract: ModelContract) -> dict[str, Any]:
+    """What of a contract no documented key of an EMD holds; part of its ``Geodl`` object."""
+    keys: dict[str, Any] = {
+        "dtype": contract.dtype,
+        "source_bands": contract.source_bands,
+        "pixel_scale": contract.pixel_scale,
+    }
+    if contract.chip is not None:
+        keys["chip_size_yx"] = list(contract.chip.size_yx)
+        keys["buffer_radius"] = contract.chip.buffer_radius
+    return keys
 
 
 def _cell_size(size: float | None) -> dict[str, float] | None:
@@ -103,6 +131,13 @@ class EmdReader:
             raise self.fail(key, f"is {value}; expected {low}..{high}")
         return int(value)
 
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false, which some programs write as 1 and 0."""
+        value = self.emd.get(key, default)
+        if value not in (0, 1) or isinstance(value, float):
+            raise self.fail(key, f"is {value!r}; expected true, false, 1 or 0")
+        return bool(value)
+
     def text(self, key: str, default: str | None = None) -> str:
         value = self.emd.get(key, default)
         if not isinstance(value, str) or not value:
@@ -132,6 +167,8 @@ def read_contract(reader: EmdReader) -> ModelContract:
     BundleError
         Names the file and the key that is missing or wrong.
     """
+    if reader.emd.get("ModelType") in POINT_TYPES:
+        return read_point_contract(reader)
     own = reader.table("Geodl")
     height = reader.whole("ImageHeight", 1, TILE_LIMIT_PX)
     width = reader.whole("ImageWidth", 1, TILE_LIMIT_PX)
@@ -150,7 +187,7 @@ def read_contract(reader: EmdReader) -> ModelContract:
     return ModelContract(
         model_name=reader.text("ModelName"),
         kind=_kind(reader),
-        classes=_classes(reader),
+        classes=read_classes(reader),
         extract_bands=bands,
         band_names=names,
         source_bands=source,
@@ -161,6 +198,27 @@ def read_contract(reader: EmdReader) -> ModelContract:
         image_space=space,
         variable_tile=reader.emd.get("SupportsVariableTileSize", True) is True,
         pixel_scale=_pixel_scale(reader, own.get("pixel_scale", 1.0)),
+        chip=_chip_cut(reader, own, height),
+    )
+
+
+def _chip_cut(reader: EmdReader, own: Mapping[str, Any], tile_px: int) -> ChipCut | None:
+    """How chips are cut; of fixed size unless the definition says otherwise."""
+    if _kind(reader) != "tiles":
+        return None
+    size = own.get("chip_size_yx", [tile_px, tile_px])
+    whole = isinstance(size, list) and all(type(side) is int for side in size)
+    if not whole or len(size) != 2 or not all(1 <= side <= TILE_LIMIT_PX for side in size):
+        raise reader.fail("Geodl chip_size_yx", f"is {size!r}; expected height and width")
+    radius = own.get("buffer_radius")
+    number = isinstance(radius, int | float) and not isinstance(radius, bool)
+    if radius is not None and not (number and 0 < radius < math.inf):
+        raise reader.fail("Geodl buffer_radius", f"is {radius!r}; expected a number above 0")
+    return ChipCut(
+        size_yx=(size[0], size[1]),
+        fixed=reader.flag("CropSizeFixed", True),
+        blacken=reader.flag("BlackenAroundFeature", False),
+        buffer_radius=radius,
     )
 
 
@@ -174,11 +232,13 @@ def _pixel_scale(reader: EmdReader, value: Any) -> float:
 def _kind(reader: EmdReader) -> TaskKind:
     text = reader.text("ModelType")
     if text not in _KINDS:
-        raise reader.fail("ModelType", f"is {text!r}; expected {', '.join(_KINDS)}")
+        known = ", ".join([*_KINDS, *POINT_TYPES])
+        raise reader.fail("ModelType", f"is {text!r}; expected {known}")
     return _KINDS[text]
 
 
-def _classes(reader: EmdReader) -> ClassTable:
+def read_classes(reader: EmdReader) -> ClassTable:
+    """The classes of an EMD. Raises BundleError."""
     entries = reader.items("Classes", CLASSES_LIMIT)
     if not entries or not all(isinstance(entry, dict) for entry in entries):
         raise reader.fail("Classes", "is no list of objects with Value and Name")

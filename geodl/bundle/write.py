@@ -16,7 +16,7 @@ from typing import Any
 
 from geodl.base.errors import OptionError, OutputError, OutputExistsError
 from geodl.base.files import write_atomic
-from geodl.bundle.schema import SCHEMA_VERSION
+from geodl.bundle.schema import SCHEMA_VERSION, own_keys
 from geodl.core.contract import ModelContract
 
 # Zip entries carry a date; a fixed one gives the same package for the same model.
@@ -55,9 +55,7 @@ def package_files(
         "Geodl": {
             "schema": SCHEMA_VERSION,
             "version": version("geodl"),
-            "dtype": contract.dtype,
-            "source_bands": contract.source_bands,
-            "pixel_scale": contract.pixel_scale,
+            **own_keys(contract),
             "weights_sha256": {weights_name: hashlib.sha256(weights).hexdigest()},
         },
     }

@@ -117,6 +117,29 @@ class Normalization:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChipCut:
+    """How chips around features were cut for a model that classifies whole chips.
+
+    Parameters
+    ----------
+    size_yx
+        Height and width of fixed chips in pixels of the raster; also where a feature has no
+        extent.
+    fixed
+        Chips of ``size_yx`` centred on the feature; False cuts the feature's bounds.
+    blacken
+        Whether pixels outside the feature were 0.
+    buffer_radius
+        By which points and lines were widened, in units of the raster's CRS; None: not.
+    """
+
+    size_yx: tuple[int, int]
+    fixed: bool = True
+    blacken: bool = False
+    buffer_radius: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelContract:
     """The part of a model package that inference needs, without the network.
 
@@ -125,9 +148,10 @@ class ModelContract:
     model_name
         Class name in ``geodl.learn``.
     kind
-        What the network's outputs are: ``objects`` (boxes) or ``pixels`` (class scores).
+        What the network's outputs are: ``objects`` (boxes), ``pixels`` (class scores), ``tiles``
+        (classes of the whole image) and so on.
     classes
-        In network order; output 0 is background.
+        In network order; output 0 is background, but of ``tiles``, which have none.
     extract_bands
         0-based bands of the source that the network takes, in its order.
     source_bands
@@ -148,6 +172,9 @@ class ModelContract:
     points
         Of a model of point clouds: its blocks. Such a model takes no bands of rasters, and its
         ``tile_px`` has no meaning.
+    chip
+        How chips are cut around features, where the model classifies chips as a whole. They are
+        then resized to ``tile_px``.
     """
 
     model_name: str
@@ -164,6 +191,7 @@ class ModelContract:
     variable_tile: bool = True
     pixel_scale: float = 1.0
     points: PointInput | None = None
+    chip: ChipCut | None = None
 
     def __post_init__(self) -> None:
         if len(self.extract_bands) != self.normalization.bands:

@@ -11,13 +11,16 @@ from torch import Tensor
 
 from geodl.base.errors import FormatError
 from geodl.core.classes import ClassTable
-from geodl.core.contract import TaskKind
+from geodl.core.contract import ChipCut, TaskKind
 from geodl.core.grid import Window
 from geodl.data.builder import ChipBuilder
+from geodl.data.chips import ChipData
+from geodl.data.dataset import ChipDataset
+from geodl.data.folders import label_counts
 from geodl.data.keywords import CHIP_KEYWORDS
 from geodl.data.request import DataRequest
 from geodl.data.targets import TargetKind
-from geodl.formats.base import ChipFolder
+from geodl.formats.base import BUFFER_KEY, ChipFolder
 
 
 class LabeledTiles(ChipBuilder):
@@ -86,3 +89,47 @@ class TileTargets:
     def target(self, sample: dict[str, Any], valid: Tensor | None) -> Tensor:
         present: Tensor = sample["present"]
         return present.float() if self.several else present.nonzero()[0, 0]
+
+
+def chip_cut(data: ChipData) -> ChipCut:
+    """How the chips of a data object were cut around features, by the first export's word."""
+    folder = data.train_ds.store.chips[0].folder
+    width, height = folder.tile_size
+    radius = folder.emd.get(BUFFER_KEY)
+    return ChipCut(
+        size_yx=(height, width),
+        fixed=folder.fixed_size,
+        blacken=folder.emd.get("BlackenAroundFeature") is True,
+        buffer_radius=float(radius) if isinstance(radius, int | float) and radius > 0 else None,
+    )
+
+
+def oversampled(data: ChipData) -> ChipData:
+    """The same data with training chips of rare classes repeated; the caller's own is unchanged.
+
+    Every class that has training chips then has as many as the most frequent one; its chips take
+    turns. Chips have one class each.
+
+    Raises
+    ------
+    FormatError
+        A label that cannot be read; names its file.
+    """
+    chips = data.train_ds
+    places: dict[int, list[int]] = {}
+    for index, position in enumerate(chips.positions):
+        (value,) = label_counts(chips.store.chips[position])
+        places.setdefault(value, []).append(index)
+    most = max(len(own) for own in places.values())
+    order = [own[turn % len(own)] for own in places.values() for turn in range(most)]
+    train = ChipDataset(
+        chips.store,
+        [chips.positions[i] for i in order],
+        [chips.names[i] for i in order],
+        targets=chips.targets,
+        side_px=chips.side_px,
+        bands=chips.bands,
+        normalization=chips.normalization,
+        augmentation=chips.augmentation,
+    )
+    return replace(data, train_ds=train)

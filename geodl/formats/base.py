@@ -24,6 +24,8 @@ ESRI_EMD = "esri_model_definition.emd"
 ESRI_STATS = "esri_accumulated_stats.json"
 ESRI_MAP = "map.txt"
 ESRI_TEXT = "stats.txt"
+# Key of a data EMD: by how much points and lines were widened, in units of the CRS.
+BUFFER_KEY = "BufferRadius"
 
 
 @dataclass(frozen=True, slots=True)

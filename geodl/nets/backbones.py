@@ -126,17 +126,22 @@ class Backbone(nn.Module):
 
     def halves(self) -> tuple[list[nn.Module], list[nn.Module]]:
         """Early and late layers, for rates by layer group: the late hold the last two strides."""
-        parts = [p for p in self.body.children() if any(True for _ in p.parameters())]
-        flat = [
-            q
-            for p in parts
-            for q in (p.children() if isinstance(p, nn.ModuleList | nn.Sequential) else [p])
-            if any(True for _ in q.parameters())
-        ]
-        if len(flat) < 2:
-            return flat, []
-        late = max(1, min(2, len(flat) - 1))
-        return flat[:-late], flat[-late:]
+        return module_halves(self.body)
+
+
+def module_halves(body: nn.Module) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Early layers of a network, and its last two."""
+    parts = [p for p in body.children() if any(True for _ in p.parameters())]
+    flat = [
+        q
+        for p in parts
+        for q in (p.children() if isinstance(p, nn.ModuleList | nn.Sequential) else [p])
+        if any(True for _ in q.parameters())
+    ]
+    if len(flat) < 2:
+        return flat, []
+    late = max(1, min(2, len(flat) - 1))
+    return flat[:-late], flat[-late:]
 
 
 def make_backbone(name: str, bands: int, pretrained: bool = True) -> tuple[Backbone, bool]:

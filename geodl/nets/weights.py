@@ -60,6 +60,7 @@ PROVIDERS = Registry(
     "source of pretrained weights",
     {
         "backbones": "geodl.nets.backbones:pretrained_builders",
+        "tiles": "geodl.nets.tile_net:pretrained_builders",
     },
 )
 

@@ -199,6 +199,8 @@ def sample_targets(task: Any, bands: int, side: int) -> dict[str, Any]:
         target: Any
         if task.kind == "pixels":
             target = torch.arange(side * side).reshape(side, side) // 7 % (count + 1)
+        elif task.kind == "tiles":
+            target = torch.tensor(number % count)
         else:
             corner = torch.arange(count, dtype=torch.float32)[:, None] * 4 + 3
             boxes = torch.cat([corner, corner, corner + 16, corner + 20], dim=1)

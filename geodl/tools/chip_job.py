@@ -16,6 +16,7 @@ from geodl.base.files import sha256_json
 from geodl.core.blocks import RasterSource
 from geodl.core.classes import ClassTable
 from geodl.formats import FORMATS, ChipFolder, ChipFormat
+from geodl.formats.base import BUFFER_KEY
 from geodl.formats.images import check_holds
 from geodl.formats.panoptic import INSTANCE_KEY
 from geodl.io.extent import extent_window
@@ -199,6 +200,7 @@ class ExportJob:
             return {
                 "CropTileMode": "Fixed_Size" if self.options.fixed_size else "Variable_Size",
                 "BlackenAroundFeature": self.options.blacken,
+                BUFFER_KEY: self.options.buffer_radius,
             }
         if self.options.metadata_format == "Panoptic_Segmentation":
             things = self.thing_classes(classes)

@@ -1,0 +1,252 @@
+"""Labels of chips around features, block by block."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from torch import Tensor, nn
+
+from geodl.bundle import LoadedModel, ModelRef, load_model
+from geodl.core.blocks import RasterBlock, RasterSource
+from geodl.core.contract import ChipCut
+from geodl.core.grid import Window
+from geodl.infer.augment import merged_scores, symmetries
+from geodl.infer.chips import ChipPlan, ChipSpec, reduction
+from geodl.infer.probe import probe_inputs
+from geodl.infer.tiles import TileRunner, clean_block
+from geodl.io.ground import Ground, read_ground
+from geodl.io.raster_view import read_padded
+from geodl.nets.resize import resized_chip
+from geodl.ops.labels import outside_part, parts_inside, to_pixels
+
+# Rows of a chip that is reduced while it is read, as many pixels at once.
+_STRIP_PX = 2**24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelOptions:
+    """How a classifier of chips is run; all of it changes the result.
+
+    Parameters
+    ----------
+    threshold
+        Least score, 0..1, of a class where chips have several.
+    augment
+        Mean over the symmetries of the square.
+    """
+
+    threshold: float = 0.5
+    augment: bool = False
+
+    def answer(self) -> dict[str, Any]:
+        return {"threshold": self.threshold, "augment": self.augment}
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a chip was taken for.
+
+    Parameters
+    ----------
+    names
+        Classes, best first.
+    scores
+        0..1, one per name.
+    """
+
+    names: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ChipGround:
+    """What was read for the chips of a block: most from common ground, large ones reduced."""
+
+    ground: Ground | None
+    places: Mapping[int, int]
+    reduced: Mapping[int, RasterBlock]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelBlocks:
+    """The label of the chip around each feature of a block.
+
+    A BlockTask that keeps its result in the ledger: nothing else is written.
+    """
+
+    source: RasterSource
+    model: ModelRef
+    cut: ChipCut
+    tile_px: int
+    options: LabelOptions
+    batch: int
+    device: str
+
+    def probe(self) -> None:
+        probe_inputs(self.source, self.model, self.device)
+
+    def read(self, spec: ChipSpec) -> ChipGround:
+        windows = [spec.window(k) for k in range(len(spec.rows))]
+        large = {k for k, w in enumerate(windows) if reduction(w, self.tile_px) > 1}
+        small = [k for k in range(len(windows)) if k not in large]
+        ground = None
+        if small:
+            ground = read_ground(partial(read_padded, self.source), [windows[k] for k in small])
+        return ChipGround(
+            ground,
+            {k: place for place, k in enumerate(small)},
+            {k: read_reduced(self.source, windows[k], self.tile_px) for k in sorted(large)},
+        )
+
+    def compute(self, spec: ChipSpec, loaded: ChipGround) -> tuple[list[tuple[int, Label]], float]:
+        """(row, label) of each feature, and the seconds that network and cutting took."""
+        model = load_model(self.model, self.device)
+        runner = TileRunner(
+            model.net, model.contract.normalization, batch=self.batch, device=self.device
+        )
+        started = time.perf_counter()
+        found = list(runner.run(self._chips(spec, loaded), describer(model, self.options)))
+        return found, time.perf_counter() - started
+
+    def write(
+        self, spec: ChipSpec, computed: tuple[list[tuple[int, Label]], float]
+    ) -> tuple[dict[str, Any], bytes]:
+        found, model_s = computed
+        rows = [[row, label.names, label.scores] for row, label in found]
+        payload = json.dumps(rows, separators=(",", ":"), allow_nan=False).encode()
+        return {"found": len(rows), "seconds": {"model": model_s}}, payload
+
+    def _chips(self, spec: ChipSpec, loaded: ChipGround) -> Iterator[tuple[int, np.ndarray]]:
+        for position, row in enumerate(spec.rows.tolist()):
+            window = spec.window(position)
+            block = loaded.reduced.get(position)
+            if block is None and loaded.ground is not None:
+                block = loaded.ground.cut(loaded.places[position], window)
+            if block is None:
+                continue
+            shape = None if spec.shapes is None else spec.shapes[position : position + 1]
+            yield row, network_chip(block, window, self.tile_px, shape)
+
+
+def from_payload(payload: bytes) -> list[tuple[int, Label]]:
+    """The (row, label) pairs of a block."""
+    return [(row, Label(tuple(names), tuple(scores))) for row, names, scores in json.loads(payload)]
+
+
+def network_chip(
+    block: RasterBlock, window: Window, tile_px: int, shape: np.ndarray | None = None
+) -> np.ndarray:
+    """A chip's pixels as the network was trained on them.
+
+    Parameters
+    ----------
+    block
+        (C, H, W) raw pixels of the window, or fewer where it was reduced.
+    window
+        Of the raster.
+    tile_px
+        Side of the network's tile.
+    shape
+        object (1,): the feature in pixels of the raster, around which pixels become 0; None:
+        all pixels count.
+
+    Returns
+    -------
+    (C, tile_px, tile_px) in the block's dtype, 0 where there is no data.
+    """
+    size = block.mask.shape
+    if shape is not None:
+        part = parts_inside(shape, window)
+        scale = window.height / size[0], window.width / size[1]
+        if scale != (1.0, 1.0):
+            part = to_pixels(part, Affine.scale(scale[1], scale[0]))
+        outside = outside_part(part, size)
+        data = np.where(outside, block.data.dtype.type(0), block.data)
+        block = RasterBlock(data, block.mask)
+    if size != (tile_px, tile_px):
+        valid = None if block.mask.all() else block.mask
+        data, valid = resized_chip(block.data, valid, (tile_px, tile_px))
+        mask = np.ones((tile_px, tile_px), bool) if valid is None else valid
+        block = RasterBlock(data, mask)
+    return clean_block(block).data
+
+
+def read_reduced(source: RasterSource, window: Window, tile_px: int) -> RasterBlock:
+    """A very large chip, averaged over whole pixels strip by strip while it is read.
+
+    Parameters
+    ----------
+    window
+        May leave the raster.
+
+    Returns
+    -------
+    (C, H / f, W / f) in the source's dtype, where f is :func:`geodl.infer.chips.reduction`: the
+    mean of the valid pixels of each f x f; rows and columns that fill no such square are left out.
+    """
+    factor = reduction(window, tile_px)
+    rows, cols = window.height // factor, window.width // factor
+    data = np.zeros((source.count, rows, cols), source.dtype)
+    mask = np.zeros((rows, cols), bool)
+    step = max(1, _STRIP_PX // (window.width * factor))
+    for top in range(0, rows, step):
+        count = min(step, rows - top)
+        strip = Window(
+            row=window.row + top * factor, col=window.col,
+            height=count * factor, width=cols * factor,
+        )  # fmt: skip
+        block = clean_block(read_padded(source, strip))
+        valid = block.mask.reshape(count, factor, cols, factor).sum(axis=(1, 3))
+        shape = (source.count, count, factor, cols, factor)
+        mean = block.data.reshape(shape).sum(axis=(2, 4), dtype=np.float64) / np.maximum(valid, 1)
+        if source.dtype.kind in "iu":
+            mean = np.rint(mean)
+        data[:, top : top + count] = mean.astype(source.dtype)
+        mask[top : top + count] = valid > 0
+    return RasterBlock(data, mask)
+
+
+def describer(
+    model: LoadedModel, options: LabelOptions
+) -> Callable[[nn.Module, Tensor], list[Label]]:
+    """What gives one label per chip of a batch; tasks with a ``describe`` of their own do it."""
+    task = model.task
+    if hasattr(task, "describe"):
+        return partial(_described, task)
+    turns = symmetries(model.contract.image_space)
+    names = model.contract.classes.names
+
+    def call(net: nn.Module, x: Tensor) -> list[Label]:
+        def scores(turned: Tensor) -> Tensor:
+            found: Tensor = task.scores(net, turned)
+            return found[:, :, None, None]
+
+        found = scores(x) if not options.augment else merged_scores(scores, x, turns, "mean")
+        labels = []
+        for row in found[:, :, 0, 0].float().cpu().numpy():
+            places = task.decode(row, options.threshold)
+            labels.append(
+                Label(tuple(names[k] for k in places), tuple(float(row[k]) for k in places))
+            )
+        return labels
+
+    return call
+
+
+def _described(task: Any, net: nn.Module, x: Tensor) -> list[Label]:
+    return [Label((text,), (float(score),)) for text, score in task.describe(net, x)]
+
+
+def label_all(task: LabelBlocks, plan: ChipPlan) -> dict[int, Label]:
+    """Labels by the feature's position in the layer, of all blocks one after another, here."""
+    found: dict[int, Label] = {}
+    for spec in plan.blocks():
+        found.update(task.compute(spec, task.read(spec))[0])
+    return found
