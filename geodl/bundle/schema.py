@@ -167,7 +167,7 @@ def read_contract(reader: EmdReader) -> ModelContract:
     BundleError
         Names the file and the key that is missing or wrong.
     """
-    if reader.emd.get("ModelType") in POINT_TYPES:
+    if reader.text("ModelType") in POINT_TYPES:
         return read_point_contract(reader)
     own = reader.table("Geodl")
     height = reader.whole("ImageHeight", 1, TILE_LIMIT_PX)
