@@ -12,6 +12,8 @@ _PUBLIC = {
     "export_point_dataset": "geodl.tools.export_point_dataset:export_point_dataset",
     "SingleShotDetector": "geodl.models.single_shot_detector:SingleShotDetector",
     "FasterRCNN": "geodl.models.faster_rcnn:FasterRCNN",
+    "RetinaNet": "geodl.models.retina_net:RetinaNet",
+    "FeatureClassifier": "geodl.models.feature_classifier:FeatureClassifier",
     "UnetClassifier": "geodl.models.unet_classifier:UnetClassifier",
     "ChangeDetector": "geodl.models.change_detector:ChangeDetector",
     "MultiTaskRoadExtractor": "geodl.models.multi_task_road_extractor:MultiTaskRoadExtractor",

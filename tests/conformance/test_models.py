@@ -25,6 +25,8 @@ FEW_REGIONS = {
 TINY: dict[str, dict[str, Any]] = {
     "SingleShotDetector": {"backbone": "resnet18", "grids": [8], "drop": 0.0},
     "FasterRCNN": {"backbone": "resnet18", **FEW_REGIONS},
+    "RetinaNet": {"backbone": "resnet18", "scales": [0.5], "ratios": [1.0]},
+    "FeatureClassifier": {"backbone": "resnet18"},
     "UnetClassifier": {"backbone": "resnet18"},
     "ChangeDetector": {},
     "MultiTaskRoadExtractor": {},

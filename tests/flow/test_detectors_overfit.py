@@ -35,6 +35,7 @@ FEWER_REGIONS = {
 CASES: dict[str, tuple[dict[str, Any], int, float]] = {
     "SingleShotDetector": ({"backbone": "resnet18", "focal_loss": True, "drop": 0.0}, 60, 2e-3),
     "FasterRCNN": ({"backbone": "resnet18", **FEWER_REGIONS}, 60, 5e-4),
+    "RetinaNet": ({"backbone": "resnet18"}, 60, 5e-4),
 }
 
 

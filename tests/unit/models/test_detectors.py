@@ -17,6 +17,7 @@ from geodl.base.errors import (
     UnknownOptionError,
 )
 from geodl.base.models import MODELS
+from geodl.core.contract import Normalization
 from geodl.data.prepare import prepare_data
 from geodl.models.object_sizes import finest_anchor_px
 from geodl.models.region_options import REGION_DEFAULTS
@@ -26,10 +27,19 @@ from geodl.tools.detect_objects import detect_objects
 pytestmark = pytest.mark.filterwarnings("ignore::geodl.base.errors.OfflineWarning")
 
 BACKBONE = "timm:mobilenetv3_small_050"
-REGIONS = {**REGION_DEFAULTS, "box_detections_per_img": 10, "finest_anchor_px": 8.0}
+REGIONS = {
+    **REGION_DEFAULTS, "rpn_pre_nms_top_n_test": 20, "rpn_post_nms_top_n_test": 5,
+    "finest_anchor_px": 8.0,
+}  # fmt: skip
 # Parameters that ``build`` takes, and the documented arguments of the constructor.
-BUILT: dict[str, dict[str, Any]] = {"FasterRCNN": {"backbone": BACKBONE, **REGIONS}}
-GIVEN: dict[str, dict[str, Any]] = {"FasterRCNN": {"backbone": BACKBONE}}
+BUILT: dict[str, dict[str, Any]] = {
+    "FasterRCNN": {"backbone": BACKBONE, **REGIONS},
+    "RetinaNet": {"backbone": BACKBONE, "scales": [0.5, 0.7], "ratios": [1.0]},
+}
+GIVEN: dict[str, dict[str, Any]] = {
+    "FasterRCNN": {"backbone": BACKBONE},
+    "RetinaNet": {"backbone": BACKBONE},
+}
 
 
 @pytest.fixture
@@ -71,7 +81,11 @@ def test_predict_gives_boxes_names_and_scores(package: Path, tmp_path: Path) -> 
 
 def test_weights_for_another_band_count_are_refused(package: Path, tmp_path: Path) -> None:
     name = _name(package)
-    other = random_model(tmp_path / "other", name, "objects", BUILT[name], bands=5)
+    zeros, ones = (0.0,) * 5, (1.0,) * 5
+    stats = Normalization(minimum=zeros, maximum=ones, scaled_mean=zeros, scaled_std=ones)
+    other = random_model(
+        tmp_path / "other", name, "objects", BUILT[name], bands=5, normalization=stats
+    )
     model = MODELS[name].from_model(package)
     with pytest.raises(BundleError, match=r"shape|size|fit"):
         model.load(other)
