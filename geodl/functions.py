@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from geodl.io.source import Bands
     from geodl.tools.confusion_matrix import compute_confusion_matrix
+    from geodl.tools.extract_lines import extract_lines
     from geodl.tools.non_max_suppression import non_max_suppression
     from geodl.tools.polygonize import polygonize
 
@@ -45,8 +46,15 @@ def extract_band(raster: Any, numbers: Bands) -> xr.DataArray:
 
 _LAZY = {
     "compute_confusion_matrix": "geodl.tools.confusion_matrix:compute_confusion_matrix",
+    "extract_lines": "geodl.tools.extract_lines:extract_lines",
     "non_max_suppression": "geodl.tools.non_max_suppression:non_max_suppression",
     "polygonize": "geodl.tools.polygonize:polygonize",
 }
 __getattr__ = lazy_attributes(__name__, _LAZY)
-__all__ = ["compute_confusion_matrix", "extract_band", "non_max_suppression", "polygonize"]
+__all__ = [
+    "compute_confusion_matrix",
+    "extract_band",
+    "extract_lines",
+    "non_max_suppression",
+    "polygonize",
+]
