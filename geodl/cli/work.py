@@ -32,14 +32,14 @@ def add_detect(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
         found = detect_objects(**given(options, names), **_client(options))
-        if isinstance(found, float):
-            return {"worker_hours": found}
+        if (expected := _expected(found)) is not None:
+            return expected
         counts = found["Class"].value_counts().to_dict()
         return {"path": found.attrs["path"], "detections": len(found), "classes": counts}
 
     def word(value: dict[str, Any]) -> str:
         if "worker_hours" in value:
-            return _hours(value)
+            return _expectation(value)
         parts = ", ".join(f"{count} {name}" for name, count in value["classes"].items())
         return f"{value['detections']} detections ({parts or 'none'}): {value['path']}"
 
@@ -53,14 +53,14 @@ def add_classify(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
         result = classify_pixels(**given(options, names), **_client(options))
-        if isinstance(result, float):
-            return {"worker_hours": result}
+        if (expected := _expected(result)) is not None:
+            return expected
         rows, cols = result.shape[-2:]
         return {"path": result.attrs["path"], "width": cols, "height": rows}
 
     def word(value: dict[str, Any]) -> str:
         if "worker_hours" in value:
-            return _hours(value)
+            return _expectation(value)
         return f"{value['width']} x {value['height']} pixels: {value['path']}"
 
     return run, word
@@ -75,15 +75,15 @@ def add_change(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
         result = detect_change_using_deep_learning(**given(options, names), **_client(options))
-        if isinstance(result, float):
-            return {"worker_hours": result}
+        if (expected := _expected(result)) is not None:
+            return expected
         paths = {name: result.attrs[name] for name in ("path", "polygons") if name in result.attrs}
         rows, cols = result.shape[-2:]
         return {**paths, "width": cols, "height": rows}
 
     def word(value: dict[str, Any]) -> str:
         if "worker_hours" in value:
-            return _hours(value)
+            return _expectation(value)
         lines = [f"{value['width']} x {value['height']} pixels: {value['path']}"]
         return "\n".join([*lines, *(f"areas: {p}" for p in [value.get("polygons")] if p)])
 
@@ -102,8 +102,17 @@ def _add_inference(parser: argparse.ArgumentParser, tool: Any) -> list[str]:
     return names
 
 
-def _hours(value: dict[str, Any]) -> str:
-    return f"{value['worker_hours']:.3g} worker-hours expected"
+def _expected(found: Any) -> dict[str, Any] | None:
+    """What ``--estimate`` or ``--dry-run`` gave; None for the result of a run."""
+    from geodl.tools.preview import RunPlan
+
+    if isinstance(found, float):
+        return {"worker_hours": found}
+    return {"plan": str(found), **found.to_json()} if isinstance(found, RunPlan) else None
+
+
+def _expectation(value: dict[str, Any]) -> str:
+    return str(value.get("plan") or f"{value['worker_hours']:.3g} worker-hours expected")
 
 
 def _add_client(parser: argparse.ArgumentParser) -> None:

@@ -23,16 +23,20 @@ class Progress:
         What is counted, at the left of the bar.
     show
         False counts in silence.
+    unit
+        What one is called.
     """
 
-    def __init__(self, total: int, name: str, *, done: int = 0, show: bool = True) -> None:
+    def __init__(
+        self, total: int, name: str, *, done: int = 0, show: bool = True, unit: str = "block"
+    ) -> None:
         self.total, self.done, self.name = total, done, name
         self._watchers: list[Callable[[int, int], None]] = []
         self._bar: Any = None
         self._lines = show and not _interactive()
         self._last = time.monotonic()
         if show and not self._lines:
-            self._bar = tqdm(total=total, initial=done, desc=name, unit="block", leave=True)
+            self._bar = tqdm(total=total, initial=done, desc=name, unit=unit, leave=True)
 
     def watch(self, call: Callable[[int, int], None]) -> None:
         """Call ``call(done, total)`` after each unit."""
@@ -52,6 +56,11 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def say(text: str) -> None:
+    """A line where progress is shown."""
+    tqdm.write(text, file=sys.stderr)
 
 
 def _interactive() -> bool:

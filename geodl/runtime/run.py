@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -61,7 +63,12 @@ class BlockTask(Protocol):
 
 @dataclass
 class RunSummary:
-    """What a run did: counts of blocks, seconds by stage, and the failures by block name."""
+    """What a run did: counts of blocks, seconds by stage, and the failures by block name.
+
+    ``seconds`` are of all blocks, those of earlier calls too, and ``seconds_now`` of this call's.
+    ``blocks_s`` is the time that the blocks took together, ``wall_s`` that of the whole run.
+    ``peak_bytes`` is the most memory that a process of this call has held.
+    """
 
     total: int
     done: int = 0
@@ -69,13 +76,20 @@ class RunSummary:
     skipped: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    seconds_now: dict[str, float] = field(default_factory=dict)
+    blocks_s: float = 0.0
     wall_s: float = 0.0
+    peak_bytes: int = 0
 
-    def count(self, report: dict[str, Any]) -> None:
+    def count(self, report: dict[str, Any], *, resumed: bool = False) -> None:
         self.done += 1
         self.skipped += bool(report.get("skipped"))
         for stage, value in report.get("seconds", {}).items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + value
+            if not resumed:
+                self.seconds_now[stage] = self.seconds_now.get(stage, 0.0) + value
+        if not resumed:
+            self.peak_bytes = max(self.peak_bytes, int(report.get("peak_bytes", 0)))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -132,7 +146,7 @@ def run_blocks(
     """
     summary = RunSummary(total, resumed=len(ledger.done))
     for report in ledger.done.values():
-        summary.count(report)
+        summary.count(report, resumed=True)
     bar = Progress(total, name, done=summary.done, show=progress)
     if watch is not None:
         bar.watch(watch)
@@ -150,7 +164,7 @@ def run_blocks(
     finally:
         outcomes.close()
         bar.close()
-        summary.wall_s = time.monotonic() - started
+        summary.blocks_s = summary.wall_s = time.monotonic() - started
     if stop.is_set():
         raise RunCancelledError(
             f"stopped after {summary.done} of {total} blocks; the same call goes on from there"
@@ -229,8 +243,16 @@ def _finish(
     seconds = {**seconds, **report.pop("seconds", {})}
     seconds["write"] = time.perf_counter() - started
     report["seconds"] = {stage: round(value, 6) for stage, value in seconds.items()}
+    report["peak_bytes"] = _peak_bytes()
     record_block(folder, spec.key, report, payload)
     return report
+
+
+def _peak_bytes() -> int:
+    """Most memory that this process has held."""
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def execute_block(task: BlockTask, spec: Spec, folder: str) -> dict[str, Any]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geodl.base.options import check_known
+from geodl.base.options import as_float, check_known
 from geodl.io.raster import open_raster
 from geodl.io.regions import RegionStore
-from geodl.io.writers import RASTER_SUFFIXES, write_raster
+from geodl.io.writers import FEATURE_SUFFIXES, RASTER_SUFFIXES, write_raster
 from geodl.runtime.ledger import Ledger
+from geodl.tools.class_polygons import check_polygons, finish_polygons
 from geodl.tools.inference import ToolCall
 from geodl.tools.job import Job
 
 if TYPE_CHECKING:
+    import geopandas as gpd
     import xarray as xr
 
 
@@ -32,13 +35,16 @@ def classify_pixels(
     gis: Any = None,
     future: bool = False,
     estimate: bool = False,
+    dry_run: bool = False,
     client: Any = None,
     progress: bool = True,
     overwrite: bool = False,
     block_size: int | None = None,
     report: str | os.PathLike[str] | None = None,
+    min_area: float = 0,
+    simplify: float = 0,
     **kwargs: Any,
-) -> xr.DataArray:
+) -> xr.DataArray | gpd.GeoDataFrame:
     """Classify every pixel of a raster.
 
     Parameters
@@ -56,7 +62,8 @@ def classify_pixels(
         ``return_probability_raster`` (False), the same as ``output="scores"``; and those of edges
         ``thinning`` (True, but False with ``overlap="blend"``), centre lines only.
     output_name
-        ``.tif`` (COG) or ``.zarr``; None names it after the raster and the run.
+        ``.tif`` (COG) or ``.zarr``; None names it after the raster and the run. ``.parquet``,
+        ``.gpkg``, ``.fgb``, ``.geojson`` or ``.shp``: polygons of the classes.
     context
         ``cellSize``, ``extent``, ``mask``, ``outSR``, ``snapRaster``, ``processorType``,
         ``parallelProcessingFactor``.
@@ -64,17 +71,23 @@ def classify_pixels(
         True classifies each raster of a list by itself and returns a list.
     future, estimate
         Return a future at once; or only the worker-hours expected.
+    dry_run
+        Only say what the run would do and take: its blocks, tiles, memory, hours and output.
     client
         A Dask client; None takes the active one, or this process.
     block_size
         Pixels; rounded up to whole tile strides. Does not change the result.
     report
         ``.html`` page to write on what the client's workers did and when.
+    min_area, simplify
+        Of polygons: the smallest that is kept, in square units of the CRS, and how coarse their
+        shared borders may become, in units of the CRS; see :func:`geodl.functions.polygonize`.
 
     Returns
     -------
     Lazy DataArray (band, y, x) of class values, ``.attrs["path"]`` says where it is. Nodata is
-    255, 65535 or -2147483648, by the smallest dtype that holds the values.
+    255, 65535 or -2147483648, by the smallest dtype that holds the values. For polygons a
+    GeoDataFrame with ``Class``, ``ClassValue`` and geometry, where background has none.
 
     Raises
     ------
@@ -86,6 +99,10 @@ def classify_pixels(
         Some blocks failed; the others are kept, the same call goes on.
     """
     check_known(kwargs, ("tiles_only",), "classify_pixels")
+    options = {
+        "min_area": as_float(min_area, "min_area", minimum=0),
+        "simplify": as_float(simplify, "simplify", minimum=0),
+    }
     call = ToolCall(
         tool="classify_pixels",
         kind="pixels",
@@ -95,17 +112,18 @@ def classify_pixels(
         context=context,
         block_size=block_size,
         output_name=output_name,
-        suffixes=RASTER_SUFFIXES,
+        suffixes=(*RASTER_SUFFIXES, *FEATURE_SUFFIXES),
         gis=gis,
         overwrite=overwrite,
         separately=process_all_raster_items,
         client=client,
         progress=progress,
         report=report,
-        finalise=finish_raster,
+        finalise=partial(_finish, options=options),
         store=region_store,
+        check=partial(check_polygons, stated=any(options.values())),
     )
-    return call.run(future=future, estimate=estimate)
+    return call.run(future=future, estimate=estimate, dry_run=dry_run)
 
 
 def product_bands(job: Job) -> tuple[int, np.dtype[Any], float, list[str]]:
@@ -135,6 +153,12 @@ def region_store(job: Job, run_folder: Path) -> str:
         band_names=tuple(names),
     )
     return str(path)
+
+
+def _finish(job: Job, ledger: Ledger, path: Path, *, options: Mapping[str, float]) -> Any:
+    if path.suffix.lower() in FEATURE_SUFFIXES:
+        return finish_polygons(job, ledger, path, **options)
+    return finish_raster(job, ledger, path)
 
 
 def finish_raster(job: Job, ledger: Ledger, path: Path) -> xr.DataArray:

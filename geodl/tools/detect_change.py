@@ -38,6 +38,7 @@ def detect_change_using_deep_learning(
     gis: Any = None,
     future: bool = False,
     estimate: bool = False,
+    dry_run: bool = False,
     client: Any = None,
     progress: bool = True,
     overwrite: bool = False,
@@ -70,6 +71,8 @@ def detect_change_using_deep_learning(
         ``parallelProcessingFactor``.
     future, estimate
         Return a future at once; or only the worker-hours expected.
+    dry_run
+        Only say what the run would do and take: its blocks, tiles, memory, hours and output.
     client
         A Dask client; None takes the active one, or this process.
     block_size
@@ -126,7 +129,7 @@ def detect_change_using_deep_learning(
         store=region_store,
         check=None if polygons is None else _check_classes,
     )
-    return call.run(future=future, estimate=estimate)
+    return call.run(future=future, estimate=estimate, dry_run=dry_run)
 
 
 def _polygon_path(output: str | os.PathLike[str] | None, overwrite: bool) -> Path | None:

@@ -44,6 +44,7 @@ def detect_objects(
     gis: Any = None,
     future: bool = False,
     estimate: bool = False,
+    dry_run: bool = False,
     client: Any = None,
     progress: bool = True,
     overwrite: bool = False,
@@ -76,6 +77,8 @@ def detect_objects(
         True searches each raster of a list by itself; the features are put together.
     future, estimate
         Return a future at once; or only the worker-hours expected.
+    dry_run
+        Only say what the run would do and take: its blocks, tiles, memory, hours and output.
     client
         A Dask client; None takes the active one, or this process.
     block_size
@@ -118,7 +121,7 @@ def detect_objects(
         finalise=partial(_finalise, overlaps=overlaps),
         join=_together,
     )
-    return call.run(future=future, estimate=estimate)
+    return call.run(future=future, estimate=estimate, dry_run=dry_run)
 
 
 def _overlaps(

@@ -22,9 +22,12 @@ from geodl.io.manifest import write_manifest
 from geodl.runtime.connect import active_client
 from geodl.runtime.future import RunFuture, start
 from geodl.runtime.ledger import Ledger
+from geodl.runtime.progress import say
 from geodl.runtime.report import check_report, reported
 from geodl.runtime.run import RunSummary, run_blocks
+from geodl.runtime.speed import Speed
 from geodl.tools.job import Job, prepared
+from geodl.tools.preview import RunPlan, estimated_hours, planned
 from geodl.tools.product import Product
 
 # What a result may depend on, named in the manifest.
@@ -44,6 +47,7 @@ def _torch_threads(count: int | None) -> Iterator[None]:
 
 def run_job(
     job: Job,
+    plan: RunPlan,
     product: Product,
     finalise: Callable[[Job, Ledger, Path], Any],
     *,
@@ -56,6 +60,8 @@ def run_job(
 
     Parameters
     ----------
+    plan
+        Told to the user, and kept in the manifest.
     finalise
         Makes the product at a path from the run folder; returns what the tool returns.
     store
@@ -64,6 +70,8 @@ def run_job(
     client = active_client() if client is None else client
     started = time.time()
     clock = time.monotonic()
+    if progress:
+        say(str(plan))
     with Ledger.open(
         product.run_folder,
         job.fingerprint,
@@ -73,7 +81,7 @@ def run_job(
     ) as ledger:
         if ledger.resumed:
             job = replace(job, plan=job.plan.with_layout(**ledger.layout))
-        job = replace(job, model=_kept_model(job.model, ledger.folder))
+        job = replace(job, model=kept_model(job.model, ledger.folder))
         extra = {} if store is None else {"store": store(job, ledger.folder)}
         with _torch_threads(job.context.threads if client is None else None):
             summary = run_blocks(
@@ -93,12 +101,16 @@ def run_job(
         result = finalise(job, ledger, product.path)
         summary.seconds["finalise"] = time.monotonic() - before
         summary.wall_s = time.monotonic() - clock
-        write_manifest(product.path, _manifest(job, summary, started))
+        threads = 1 if client is None else _threads(client)
+        speed = Speed.of(summary, job.plan.extent.pixels, threads)
+        if progress:
+            say(str(speed))
+        write_manifest(product.path, _manifest(job, plan, summary, speed, started))
         ledger.remove()
     return result
 
 
-def _kept_model(model: ModelRef, run_folder: Path) -> ModelRef:
+def kept_model(model: ModelRef, run_folder: Path) -> ModelRef:
     """The model inside the run folder if it was packed for this call, so that workers see it."""
     path = Path(model.path)
     if not path.is_relative_to(tempfile.gettempdir()) or "geodl-model-" not in str(path):
@@ -112,8 +124,15 @@ def _package_folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _manifest(job: Job, summary: RunSummary, started: float) -> dict[str, Any]:
-    pixels = job.plan.extent.pixels
+def _threads(client: Any) -> int:
+    """Blocks that a client's workers do at once."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return max(1, sum(worker["nthreads"] for worker in workers))
+
+
+def _manifest(
+    job: Job, plan: RunPlan, summary: RunSummary, speed: Speed, started: float
+) -> dict[str, Any]:
     return {
         "tool": job.tool,
         "inputs": [
@@ -131,27 +150,14 @@ def _manifest(job: Job, summary: RunSummary, started: float) -> dict[str, Any]:
         "seconds": {stage: round(value, 3) for stage, value in summary.seconds.items()},
         "wall_s": round(summary.wall_s, 3),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "mpix_per_s": round(pixels / 1e6 / max(summary.wall_s, 1e-9), 4),
+        "mpix_per_s": round(speed.overall, 4),
+        "mpix_per_s_by_stage": {stage: round(rate, 4) for stage, rate in speed.stages.items()},
+        "device_busy": round(speed.busy, 4),
+        "memory_mb": {
+            "planned": round(plan.memory.total / 2**20),
+            "peak": round(summary.peak_bytes / 2**20),
+        },
     }
-
-
-def estimated_hours(job: Job) -> float:
-    """Worker-hours that the job will take, from a few timed tiles of its middle block.
-
-    The model, reading and merging are timed on one small block after a warm-up.
-    """
-    plan = job.plan
-    few = plan.with_layout(plan.stride_px * 2, plan.stride_px * 2)
-    size = few.block_px
-    row = (plan.extent.row + plan.extent.row_stop) // 2 // size
-    col = (plan.extent.col + plan.extent.col_stop) // 2 // size
-    spec = few.block(row, col)
-    task = replace(job, plan=few).task()
-    task.compute(spec, task.read(spec))
-    started = time.perf_counter()
-    task.compute(spec, task.read(spec))
-    per_pixel_s = (time.perf_counter() - started) / spec.core.pixels
-    return per_pixel_s * plan.extent.pixels / 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,8 +198,17 @@ class ToolCall:
     check: Callable[[Job, Product], None] | None = None
     join: Callable[[list[Any]], Any] = list
 
-    def run(self, *, future: bool, estimate: bool) -> Any:
-        """Run now, or beside the caller, or only say how many worker-hours are expected."""
+    def run(self, *, future: bool, estimate: bool, dry_run: bool = False) -> Any:
+        """Run now, or beside the caller, or only say what is expected.
+
+        Returns
+        -------
+        What ``finalise`` returns; with ``future`` a :class:`RunFuture` of it, with ``estimate``
+        worker-hours, with ``dry_run`` a :class:`RunPlan`, or a list of them.
+        """
+        if dry_run:
+            plans = self._each(self._plan)
+            return plans if self._several() else plans[0]
         if estimate:
             return sum(self._each(self._estimate))
         client = active_client() if self.client is None else self.client
@@ -238,6 +253,14 @@ class ToolCall:
         with self._prepared(raster) as job:
             return estimated_hours(job)
 
+    def _plan(self, raster: Any, _: Any) -> RunPlan:
+        client = active_client() if self.client is None else self.client
+        with self._prepared(raster, client) as job:
+            job, plan = planned(job, client, fixed_block=self.block_size is not None)
+            # Only workers can tell what their GPUs take.
+            here = client is None or job.device == "cpu"
+            return replace(plan, worker_hours=estimated_hours(job) if here else None)
+
     def _run_one(
         self, raster: Any, output_name: str | os.PathLike[str] | None, handle: RunFuture | None
     ) -> Any:
@@ -252,8 +275,10 @@ class ToolCall:
             )
             if self.check is not None:
                 self.check(job, product)
+            job, plan = planned(job, client, fixed_block=self.block_size is not None)
             return run_job(
                 job,
+                plan,
                 product,
                 self.finalise,
                 client=client,

@@ -1,0 +1,239 @@
+"""What a run will do and take, told before its first block."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import torch
+
+from geodl.base.errors import PlanError
+from geodl.bundle import load_model
+from geodl.core.plan import BlockSpec, TilePlan
+from geodl.infer.memory import LIBRARY_BYTES, Memory, block_bytes, network_bytes
+from geodl.infer.pixels import PixelOptions
+from geodl.nets.memory import free_bytes
+from geodl.tools.job import Job
+
+# Dask pauses a worker at 80 % of its memory.
+_SHARE_OF_LIMIT = 0.8
+# Blocks of a few tiles that an estimate times, and windows in which it looks for data.
+_TIMED_BLOCKS = 3
+_LOOKS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """A run on paper.
+
+    Parameters
+    ----------
+    tool, raster
+        What runs, over what.
+    rows, columns, blocks, block_px, tiles, tile_px, padding_px
+        The grid of the run.
+    memory
+        Of each process that does blocks.
+    memory_limit
+        Bytes that each of them has; None where nothing says.
+    worker_hours
+        From a few timed tiles; None where nobody asked.
+    output_bytes
+        Of a raster before compression; None for features.
+    """
+
+    tool: str
+    raster: str
+    rows: int
+    columns: int
+    blocks: int
+    block_px: int
+    tiles: int
+    tile_px: int
+    padding_px: int
+    memory: Memory
+    memory_limit: int | None
+    worker_hours: float | None = None
+    output_bytes: int | None = None
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.tool} of {self.raster}: {self.columns} x {self.rows} px in {self.blocks} "
+            f"blocks of {self.block_px} px, {self.tiles} tiles of {self.tile_px} px (padding "
+            f"{self.padding_px}); {_gb(self.memory.total)} of memory for each process"
+        ]
+        if self.memory_limit is not None:
+            parts.append(f" of {_gb(self.memory_limit)}")
+        if self.worker_hours is not None:
+            parts.append(f"; about {_duration(self.worker_hours)} of one worker")
+        if self.output_bytes is not None:
+            parts.append(f"; at most {_gb(self.output_bytes)} of output before compression")
+        return "".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        found = asdict(self)
+        found["memory"]["total"] = self.memory.total
+        return found
+
+
+def planned(job: Job, client: Any, *, fixed_block: bool = True) -> tuple[Job, RunPlan]:
+    """The job with blocks that fit the memory of whoever does them, and its plan.
+
+    Parameters
+    ----------
+    fixed_block
+        The caller chose the block's size; otherwise it is halved until it fits. The result does
+        not depend on it.
+
+    Raises
+    ------
+    PlanError
+        Not even the smallest block fits a worker.
+    """
+    process = _Process.of(job, client)
+    plan = job.plan
+    while not fixed_block and not process.fits(job) and plan.block_px > plan.stride_px:
+        plan = TilePlan.make(
+            plan.grid,
+            tile_px=plan.tile_px,
+            padding_px=plan.padding_px,
+            merge=plan.merge,
+            extent=plan.extent,
+            block_px=max(1, plan.block_px // 2 - plan.stride_px + 1),
+        )
+        job = replace(job, plan=plan)
+    # A machine without workers may still swap, or others on it may end.
+    if client is not None and not process.fits(job):
+        raise PlanError(_too_much(process, job, fixed_block))
+    return job, _run_plan(job, process)
+
+
+def _run_plan(job: Job, process: _Process) -> RunPlan:
+    plan, options = job.plan, job.options.run
+    output = None
+    if isinstance(options, PixelOptions):
+        scores = options.output == "scores"
+        dtype = np.dtype(np.float32) if scores else job.contract.classes.raster_dtype()[0]
+        bands = len(job.contract.classes) + 1 if scores else 1
+        output = plan.extent.pixels * bands * dtype.itemsize
+    return RunPlan(
+        tool=job.tool,
+        raster=job.source.name,
+        rows=plan.extent.height,
+        columns=plan.extent.width,
+        blocks=plan.block_count,
+        block_px=plan.block_px,
+        tiles=plan.tile_count,
+        tile_px=plan.tile_px,
+        padding_px=plan.padding_px,
+        memory=process.memory(job),
+        memory_limit=process.limit,
+        output_bytes=output,
+    )
+
+
+def _too_much(process: _Process, job: Job, fixed_block: bool) -> str:
+    memory = process.memory(job)
+    return (
+        f"each worker has {_gb(process.limit or 0)}, of which Dask lets {_SHARE_OF_LIMIT:.0%} be "
+        f"used; blocks of {job.plan.block_px} px need {_gb(memory.total)} ({_gb(memory.base)} "
+        f"libraries and weights, {_gb(memory.network)} for a batch, {_gb(memory.blocks)} for "
+        f"pixels). Give workers more memory, or choose a smaller "
+        f"{'block_size' if fixed_block else 'batch_size or tile_size'}."
+    )
+
+
+def estimated_hours(job: Job) -> float:
+    """Worker-hours that the job will take.
+
+    Blocks of a few tiles are timed in several places where there is data, after a warm-up, and
+    the share of the extent that has data is counted in windows all over it.
+    """
+    few = _few_tiles(job)
+    task, plan = few.task(), few.plan
+    full = [spec for spec in _spread(few, _LOOKS) if task.valid(spec, task.read(spec)).any()]
+    share = len(full) / min(_LOOKS, plan.block_count)
+    if not full:
+        return 0.0
+    chosen = full[:: max(1, len(full) // _TIMED_BLOCKS)][:_TIMED_BLOCKS]
+    task.compute(chosen[0], task.read(chosen[0]))
+    spent, pixels = 0.0, 0
+    for spec in chosen:
+        started = time.perf_counter()
+        task.compute(spec, task.read(spec))
+        spent += time.perf_counter() - started
+        pixels += spec.core.pixels
+    return spent / pixels * share * plan.extent.pixels / 3600
+
+
+def _few_tiles(job: Job) -> Job:
+    """The job in blocks of whole batches of tiles, as nearly square as may be."""
+    batch = job.options.batch_for(job.contract.kind, job.device, job.plan.tile_count)
+    side = max(2, math.ceil(math.sqrt(batch)))
+    while side * side % batch and side < 2 * batch:
+        side += 1
+    px = min(side * job.plan.stride_px, job.plan.block_px)
+    return replace(job, plan=job.plan.with_layout(px, px))
+
+
+def _spread(job: Job, count: int) -> Iterator[BlockSpec]:
+    """Blocks all over the extent, at most ``count``."""
+    plan, total = job.plan, job.plan.block_count
+    across = -(-plan.extent.col_stop // plan.block_px) - plan.extent.col // plan.block_px
+    first_row, first_col = plan.extent.row // plan.block_px, plan.extent.col // plan.block_px
+    taken = min(count, total)
+    for k in range(taken):
+        # Steps of the golden ratio: no pattern of rows or columns is met again and again.
+        at = k if taken == total else int((k + 0.5) * 0.6180339887 % 1 * total)
+        yield plan.block(first_row + at // across, first_col + at % across)
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """What each process that does blocks has and needs, whatever the size of its blocks."""
+
+    base: int
+    network: int
+    blocks_at_once: int
+    limit: int | None
+
+    @classmethod
+    def of(cls, job: Job, client: Any) -> _Process:
+        model = load_model(job.model, job.device if client is None else "cpu")
+        batch = job.options.batch_for(job.contract.kind, job.device, job.plan.tile_count)
+        network = network_bytes(model, job.plan.tile_px, batch) if job.device == "cpu" else 0
+        if client is None:
+            held = psutil.Process().memory_info().rss
+            return cls(held, network, 1, held + free_bytes(torch.device("cpu")))
+        weights = sum(p.numel() * p.element_size() for p in model.net.parameters())
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+        threads = max((worker["nthreads"] for worker in workers), default=1)
+        return cls(LIBRARY_BYTES + weights, network, threads, min(limits, default=None))
+
+    def memory(self, job: Job) -> Memory:
+        outputs = len(job.contract.classes) + 1
+        blocks = block_bytes(job.plan, job.source, outputs, job.options.run)
+        return Memory(
+            base=self.base,
+            network=self.network * self.blocks_at_once,
+            blocks=blocks * self.blocks_at_once,
+        )
+
+    def fits(self, job: Job) -> bool:
+        return self.limit is None or self.memory(job).total <= self.limit * _SHARE_OF_LIMIT
+
+
+def _gb(size: float) -> str:
+    return f"{size / 2**30:.2f} GB" if size >= 2**28 else f"{size / 2**20:.1f} MB"
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:.1f} hours"
+    return f"{hours * 60:.1f} minutes" if hours >= 1 / 60 else f"{hours * 3600:.1f} seconds"

@@ -1,0 +1,24 @@
+"""Throughput by stage, and how busy the model was."""
+
+from __future__ import annotations
+
+import pytest
+
+from geodl.runtime.run import RunSummary
+from geodl.runtime.speed import Speed
+
+
+def test_stages_count_all_blocks_and_the_rest_only_those_of_this_call() -> None:
+    summary = RunSummary(4, resumed=1)
+    report = {"seconds": {"read": 1.0, "compute": 3.0, "model": 2.0}, "peak_bytes": 7}
+    summary.count({**report, "peak_bytes": 99}, resumed=True)
+    for _ in range(3):
+        summary.count(report)
+    summary.seconds["finalise"] = 4.0
+    summary.blocks_s, summary.wall_s = 5.0, 10.0
+    speed = Speed.of(summary, pixels=40_000_000, threads=2)
+    assert speed.stages == {"read": 10.0, "model": 5.0, "finalise": 10.0}
+    assert speed.overall == pytest.approx(3.0)
+    assert speed.busy == pytest.approx(6 / 10)
+    assert summary.peak_bytes == 7
+    assert str(speed) == "3 MPix/s (read 10, model 5, finalise 10), the model ran 60% of the time"
