@@ -8,6 +8,7 @@ _PUBLIC = {
     "open_raster": "geodl.io.raster:open_raster",
     "open_points": "geodl.io.points:open_points",
     "apply_model": "geodl.tools.apply_model:apply_model",
+    "classify_points": "geodl.tools.classify_points:classify_points",
     "connect": "geodl.runtime.connect:connect",
 }
 

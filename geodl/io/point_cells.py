@@ -1,0 +1,324 @@
+"""A cloud sorted by place: in memory, or in files for clouds of any size.
+
+Each part of the cloud (about a million points) is sorted by the cells of one lattice and written to
+a file of its own, by whichever process has read it. A tile then gathers the runs of its cells from
+all parts. One pass over the cloud, any number of workers, memory of one part each.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geodl.base.errors import OptionError, OutputError
+from geodl.base.files import read_json, write_json
+from geodl.core.points import Bounds, PointTile, PointTileSpec, inside
+from geodl.io.cloud import Cloud, CloudPoints
+from geodl.io.las_file import PointPart
+
+_OWN = ("x", "y", "z", "source", "index")
+# Where a window's edge is rounded, points of one cell more are looked at; never one less.
+_SLACK = 1e-6
+
+
+def lattice_index(values: np.ndarray, side: float) -> np.ndarray:
+    """int64 numbers n with ``n * side <= value < (n + 1) * side``, in floating point."""
+    found = np.floor(values / side)
+    found -= values < found * side
+    found += values >= (found + 1) * side
+    return found.astype(np.int64)
+
+
+def sorted_dtype(cloud: Cloud, names: Sequence[str]) -> np.dtype[Any]:
+    """Fields of a sorted point: coordinates, where it comes from, and dimensions."""
+    fields: list[Any] = [(axis, np.float64) for axis in "xyz"]
+    fields += [("source", np.int32), ("index", np.int64)]
+    for name in names:
+        dtype, columns = cloud.fields[name]
+        fields.append((name, dtype) if columns is None else (name, dtype, (columns,)))
+    return np.dtype(fields)
+
+
+@dataclass(frozen=True, slots=True)
+class SortedPart:
+    """Points of one part by cell, then by their place in the file.
+
+    Parameters
+    ----------
+    points
+        (N,) of :func:`sorted_dtype`.
+    cells
+        int64 (M, 4): row and column of a cell, its first point and the one behind its last.
+    tiles
+        int64 (T, 3): row and column of each tile that owns points, and their number.
+    """
+
+    points: np.ndarray
+    cells: np.ndarray
+    tiles: np.ndarray
+
+
+def sort_part(
+    cloud: Cloud, read: CloudPoints, names: Sequence[str], cell: float, tile: float
+) -> SortedPart:
+    """Sort points that were read.
+
+    Parameters
+    ----------
+    cell, tile
+        Sides of the lattices of cells and of tiles, both anchored at the CRS's origin.
+    """
+    points = np.empty(len(read.index), sorted_dtype(cloud, names))
+    for axis in range(3):
+        points["xyz"[axis]] = read.xyz[:, axis]
+    points["source"] = read.part.source
+    points["index"] = read.index
+    own = cloud.files[read.part.source].dimensions
+    for name in names:
+        points[name] = cloud.values(read, name) if name in own else 0
+    rows, cols = (lattice_index(points[axis], cell) for axis in "yx")
+    order = np.lexsort((cols, rows))
+    rows, cols, points = rows[order], cols[order], points[order]
+    starts = _runs(rows, cols)
+    stops = np.append(starts[1:], len(points))[: len(starts)]
+    cells = np.stack([rows[starts], cols[starts], starts, stops], axis=1)
+    pairs = np.stack([lattice_index(points[axis], tile) for axis in "yx"], axis=1)
+    tiles, counts = np.unique(pairs, axis=0, return_counts=True)
+    return SortedPart(points, cells, np.column_stack([tiles, counts]))
+
+
+def _runs(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    new = np.ones(len(rows), bool)
+    new[1:] = (rows[1:] != rows[:-1]) | (cols[1:] != cols[:-1])
+    return np.flatnonzero(new)
+
+
+@dataclass(frozen=True, slots=True)
+class PartSpec:
+    """One part to sort."""
+
+    part: PointPart
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.part.source, self.part.first
+
+    @property
+    def name(self) -> str:
+        return f"file {self.part.source}, points from {self.part.first}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SortBlocks:
+    """The pass that sorts a cloud, a block task of :func:`geodl.runtime.run.run_blocks`."""
+
+    cloud: Cloud
+    names: tuple[str, ...]
+    cell: float
+    tile: float
+    folder: Path
+
+    def read(self, spec: PartSpec) -> CloudPoints:
+        return self.cloud.read(spec.part)
+
+    def compute(self, spec: PartSpec, loaded: CloudPoints) -> SortedPart:
+        return sort_part(self.cloud, loaded, self.names, self.cell, self.tile)
+
+    def write(self, spec: PartSpec, computed: SortedPart) -> tuple[dict[str, Any], bytes]:
+        stem = part_stem(spec.part)
+        save_array(self.folder / f"{stem}.npy", computed.points)
+        save_array(self.folder / f"{stem}.cells.npy", computed.cells)
+        save_array(self.folder / f"{stem}.tiles.npy", computed.tiles)
+        return {"points": len(computed.points)}, b""
+
+
+def part_stem(part: PointPart) -> str:
+    return f"{part.source:05d}_{part.first:012d}"
+
+
+def save_array(path: Path, values: np.ndarray) -> None:
+    """Write an array whole or not at all; a second writer writes the same."""
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, values, allow_pickle=False)
+        os.replace(scratch, path)
+    except BaseException:
+        os.unlink(scratch)
+        raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class SortedCloud:
+    """A sorted cloud that is read by window. Picklable where it lies in files.
+
+    Parameters
+    ----------
+    cell
+        Side of its cells.
+    parts
+        Arrays of points, or files that hold them.
+    cells
+        int64 (M, 5): row, column, part, first point, stop; ordered by part, row and column. Or the
+        file that holds them.
+    tile_counts
+        (row, column) of each tile to the number of its points.
+    """
+
+    cell: float
+    parts: tuple[np.ndarray | Path, ...] = field(repr=False)
+    cells: np.ndarray | Path = field(repr=False)
+    tile_counts: Mapping[tuple[int, int], int] = field(repr=False)
+
+    @property
+    def tiles(self) -> tuple[tuple[int, int], ...]:
+        """Tiles that own a point, row by row."""
+        return tuple(sorted(self.tile_counts))
+
+    @classmethod
+    def gather(cls, folder: Path, parts: Iterable[PointPart], cell: float) -> SortedCloud:
+        """The cloud that :class:`SortBlocks` wrote; writes one table of all cells."""
+        stems = [part_stem(part) for part in parts]
+        table = [np.load(folder / f"{stem}.cells.npy") for stem in stems]
+        tiles = [np.load(folder / f"{stem}.tiles.npy") for stem in stems]
+        save_array(folder / "cells.npy", _join_cells(table))
+        return cls(
+            cell=cell,
+            parts=tuple(folder / f"{stem}.npy" for stem in stems),
+            cells=folder / "cells.npy",
+            tile_counts=_join_tiles(tiles),
+        )
+
+    @classmethod
+    def in_memory(
+        cls, cloud: Cloud, names: Sequence[str], *, cell: float, tile: float
+    ) -> SortedCloud:
+        """Read and sort a cloud that fits memory."""
+        sorted_parts = [
+            sort_part(cloud, cloud.read(part), names, cell, tile) for part in cloud.parts
+        ]
+        return cls(
+            cell=cell,
+            parts=tuple(part.points for part in sorted_parts),
+            cells=_join_cells([part.cells for part in sorted_parts]),
+            tile_counts=_join_tiles([part.tiles for part in sorted_parts]),
+        )
+
+    def read(self, spec: PointTileSpec) -> PointTile:
+        """Points of a tile's core and buffer, ordered by source and index."""
+        points = self.window(spec.read)
+        xyz = np.stack([points[axis] for axis in "xyz"], axis=1)
+        names = [name for name in points.dtype.names or () if name not in _OWN]
+        return PointTile(
+            row=spec.row,
+            col=spec.col,
+            core=spec.core,
+            xyz=xyz,
+            attributes={name: np.ascontiguousarray(points[name]) for name in names},
+            source=np.ascontiguousarray(points["source"]),
+            index=np.ascontiguousarray(points["index"]),
+        )
+
+    def window(self, bounds: Bounds) -> np.ndarray:
+        """Points inside half-open bounds, ordered by source and index."""
+        parts = []
+        for number, start, stop in self._slices(bounds):
+            points = self._part(number)[start:stop]
+            xy = np.stack([points["x"], points["y"]], axis=1)
+            parts.append(np.asarray(points)[inside(xy, bounds)])
+        if not parts:
+            return np.empty(0, self._part(0).dtype) if self.parts else np.empty(0)
+        points = np.concatenate(parts)
+        return points[np.lexsort((points["index"], points["source"]))]
+
+    def _part(self, number: int) -> np.ndarray:
+        part = self.parts[number]
+        if not isinstance(part, Path):
+            return part
+        found: np.ndarray = np.load(part, mmap_mode="r", allow_pickle=False)
+        return found
+
+    def _slices(self, bounds: Bounds) -> Iterator[tuple[int, int, int]]:
+        """Runs of points in the cells that bounds touch: part, first, stop."""
+        cells = self.cells if isinstance(self.cells, np.ndarray) else _cells_of(str(self.cells))
+        c0, r0 = (np.floor(b / self.cell - _SLACK) for b in bounds[:2])
+        c1, r1 = (np.floor(b / self.cell + _SLACK) for b in bounds[2:])
+        row, col = cells[:, 0], cells[:, 1]
+        chosen = cells[(row >= r0) & (row <= r1) & (col >= c0) & (col <= c1)]
+        if not len(chosen):
+            return
+        part, start, stop = chosen[:, 2], chosen[:, 3], chosen[:, 4]
+        new = np.ones(len(chosen), bool)
+        new[1:] = (part[1:] != part[:-1]) | (start[1:] != stop[:-1])
+        first = np.flatnonzero(new)
+        last = np.append(first[1:], len(chosen)) - 1
+        yield from zip(
+            part[first].tolist(), start[first].tolist(), stop[last].tolist(), strict=True
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def _cells_of(path: str) -> np.ndarray:
+    found: np.ndarray = np.load(path, allow_pickle=False)
+    return found
+
+
+def _join_cells(tables: Sequence[np.ndarray]) -> np.ndarray:
+    parts = [
+        np.column_stack([t[:, :2], np.full(len(t), k), t[:, 2:]]) for k, t in enumerate(tables)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, 5), np.int64)
+
+
+def _join_tiles(tables: Sequence[np.ndarray]) -> dict[tuple[int, int], int]:
+    found: dict[tuple[int, int], int] = {}
+    for table in tables:
+        for row, col, count in table.tolist():
+            found[row, col] = found.get((row, col), 0) + count
+    return found
+
+
+def sort_here(
+    cloud: Cloud,
+    names: Sequence[str],
+    folder: str | os.PathLike[str],
+    *,
+    cell: float,
+    tile: float,
+) -> SortedCloud:
+    """Sort a cloud into a folder in this process; parts that are there already are kept.
+
+    Raises
+    ------
+    OptionError
+        The folder holds another cloud, or the same with other cells.
+    OutputError
+        It cannot be written.
+    """
+    place = Path(folder)
+    task = SortBlocks(cloud=cloud, names=tuple(names), cell=cell, tile=tile, folder=place)
+    facts = {"cloud": cloud.identity(), "names": list(names), "cell": cell, "tile": tile}
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        header = place / "sorted.json"
+        if header.exists() and read_json(header) != facts:
+            raise OptionError(
+                f"{place} holds another cloud, or this one with other tiles; name a new folder."
+            )
+        write_json(header, facts)
+        for part in cloud.parts:
+            if not (place / f"{part_stem(part)}.tiles.npy").exists():
+                spec = PartSpec(part)
+                task.write(spec, task.compute(spec, task.read(spec)))
+        return SortedCloud.gather(place, cloud.parts, cell)
+    except OSError as error:
+        if isinstance(error, OptionError):
+            raise
+        raise OutputError(f"{place} cannot be written: {error}") from error

@@ -1,0 +1,146 @@
+"""Classes of a point cloud, written back into a copy that differs in nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geodl.base.errors import OptionError, OutputError, OutputExistsError
+from geodl.base.options import as_bool, check_choice
+from geodl.io.cloud import SUFFIXES, Cloud
+from geodl.io.points import cloud_of, open_points
+from geodl.runtime.connect import active_client
+from geodl.runtime.future import RunFuture, start
+from geodl.tools.point_copies import check_targets
+from geodl.tools.point_job import (
+    copy_targets,
+    estimated_point_hours,
+    prepared_points,
+    run_points,
+)
+from geodl.tools.product import Product
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def classify_points(
+    points: Any,
+    model: Any,
+    output: str | os.PathLike[str],
+    *,
+    tile_size: float | None = None,
+    buffer: float | None = None,
+    classes: Any = None,
+    confidence: bool = False,
+    probabilities: bool = False,
+    client: Any = None,
+    progress: bool = True,
+    overwrite: bool = False,
+    future: bool = False,
+    estimate: bool = False,
+) -> xr.Dataset:
+    """Classify every point of a cloud.
+
+    Square tiles with a buffer are cut into the blocks that the model was trained on, each point in
+    four of them; the mean of their scores decides. The result is the same for every tile size and
+    number of workers as long as the buffer is at least as wide as a block. A run that was stopped
+    goes on when the same call is made again.
+
+    Parameters
+    ----------
+    points
+        Whatever :func:`geodl.open_points` takes, or what it returned.
+    model
+        A trained object, a ``.emd`` or ``.dlpk`` file, or the folder that ``save`` returned.
+    output
+        ``.las`` or ``.laz`` for one file; a folder for several, which takes a copy of each. Only
+        class codes differ from the input: header, records, order and all other dimensions are the
+        same bit for bit. A COPC file becomes a LAZ file of the same order.
+    tile_size, buffer
+        Side of the tiles and what is seen around them, in units of the CRS. By default tiles of
+        about a million points, and the side of a block.
+    classes
+        Which points change: None all; a list of present codes only those; or a dict with the lists
+        ``overwrite`` and ``keep`` (present codes that may, or must not, be replaced) and ``write``
+        (codes that may be given).
+    confidence, probabilities
+        Add the extra dimensions ``confidence`` (of the best class) and ``probability_<code>``,
+        float32 in 0..1. They describe the model's answer also where a class was kept; points
+        outside the bounds of the cloud have 0.
+    client
+        A Dask client; None takes the active one, or this process.
+    future
+        Return at once a future with ``progress``; ``cancel()`` leaves the run resumable.
+    estimate
+        Return the expected worker-hours as a float instead.
+
+    Returns
+    -------
+    The result as :func:`geodl.open_points` opens it; ``.attrs["path"]`` says where it is.
+
+    Raises
+    ------
+    ModelDataError
+        The points lack a dimension that the model takes, or the model is for something else.
+    OptionError
+        An argument outside its domain, or codes that the point format cannot hold.
+    OutputExistsError
+        A finished product is there.
+    BlockError
+        Some tiles failed; the others are kept, the same call goes on.
+    """
+    cloud = cloud_of(points)
+    client = active_client() if client is None else client
+    options = {
+        "tile_size": tile_size,
+        "buffer": buffer,
+        "classes": classes,
+        "confidence": as_bool(confidence, "confidence"),
+        "probabilities": as_bool(probabilities, "probabilities"),
+        "client": client,
+    }
+    product = _product(cloud, output, overwrite=overwrite, check=not estimate)
+    suffix = product.path.suffix.lower() if len(cloud.files) == 1 else ""
+    if estimate:
+        with prepared_points(cloud, model, suffix=suffix, **options) as job:
+            hours: Any = estimated_point_hours(job)
+            return hours
+
+    def make(handle: RunFuture | None) -> Any:
+        with prepared_points(cloud, model, suffix=suffix, **options) as job:
+            check_targets(cloud, copy_targets(cloud, product.path), job.rules)
+            run_points(job, product, client=client, progress=progress, future=handle)
+        found = open_points(product.path)
+        found.attrs["path"] = str(product.path)
+        return found
+
+    # With future=True a RunFuture, as documented.
+    result: Any = start(make) if future else make(None)
+    return result
+
+
+def _product(
+    cloud: Cloud, output: str | os.PathLike[str], *, overwrite: bool, check: bool
+) -> Product:
+    path = Path(os.path.abspath(os.path.expanduser(output)))
+    if len(cloud.files) > 1:
+        if path.suffix.lower() in SUFFIXES:
+            raise OptionError(
+                f"output={str(output)!r}: {len(cloud.files)} files are classified into a copy of "
+                "each; name a folder."
+            )
+    else:
+        check_choice(path.suffix.lower(), SUFFIXES, f"output {path.name}: the suffix")
+    if not path.parent.is_dir():
+        raise OutputError(f"The folder {path.parent} of output does not exist; make it first.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"The folder {path.parent} cannot be written; choose another.")
+    product = Product(path, overwrite)
+    finished = path.exists() and not (path.is_dir() and product.run_folder.exists())
+    if check and finished and not overwrite:
+        raise OutputExistsError(
+            f"{path} exists already; pass overwrite=True to replace it, or another output."
+        )
+    return product

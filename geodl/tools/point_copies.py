@@ -1,0 +1,165 @@
+"""Classes of tiles brought back into copies of the files that the points came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geodl.base.errors import OptionError
+from geodl.io.cloud import Cloud
+from geodl.io.las_copy import ExtraColumn, check_copy, copy_cloud, most_code, with_values
+from geodl.io.las_file import LasFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassRules:
+    """Which points get which classes, and what else is written.
+
+    Parameters
+    ----------
+    overwrite
+        Present codes that are replaced; None: all.
+    keep
+        Present codes that stay, also among those of ``overwrite``.
+    write
+        Codes that may be given; None: all of ``codes``.
+    codes
+        Those of the model's scores.
+    confidence, probabilities
+        Whether they become extra dimensions.
+    """
+
+    overwrite: tuple[int, ...] | None
+    keep: tuple[int, ...]
+    write: tuple[int, ...] | None
+    codes: tuple[int, ...]
+    confidence: bool
+    probabilities: bool
+
+    def answer(self) -> dict[str, Any]:
+        """JSON of all of it: it changes the result."""
+        return {
+            "overwrite": None if self.overwrite is None else list(self.overwrite),
+            "keep": list(self.keep),
+            "write": None if self.write is None else list(self.write),
+            "confidence": self.confidence,
+            "probabilities": self.probabilities,
+        }
+
+    def replaced(self) -> np.ndarray:
+        """bool (256,): which present codes are replaced."""
+        found = np.full(256, self.overwrite is None)
+        found[[code for code in self.overwrite or () if code < 256]] = True
+        found[[code for code in self.keep if code < 256]] = False
+        return found
+
+    def columns(self) -> list[ExtraColumn]:
+        """The extra dimensions of the copies."""
+        plain = np.dtype("<f4")
+        found = (
+            [ExtraColumn("confidence", plain, "of the class, 0 to 1")] if self.confidence else []
+        )
+        if self.probabilities:
+            found += [
+                ExtraColumn(f"probability_{code}", plain, f"of class {code}, 0 to 1")
+                for code in self.codes
+            ]
+        return found
+
+
+def check_targets(cloud: Cloud, targets: Sequence[Path], rules: ClassRules) -> None:
+    """Find out before the run what would stop its end.
+
+    Raises
+    ------
+    OptionError
+        A class code that a file's point format cannot hold, a copy that would replace its own
+        source, or an extra dimension that a file has already.
+    NotSupportedError
+        A file that the added dimensions cannot be written to.
+    """
+    highest = max(rules.write or rules.codes)
+    for file, target in zip(cloud.files, targets, strict=True):
+        most = most_code(file.layout.format_id)
+        if highest > most:
+            raise OptionError(
+                f"{file.name} has the point format {file.layout.format_id}, whose classes end at "
+                f"{most}; the model gives {highest}. Choose classes={{'write': [...]}} without it, "
+                "or convert the file to point format 6 or above."
+            )
+        local = file.location.local
+        if local is not None and target.exists() and local.samefile(target):
+            raise OptionError(
+                f"The output {target} is the input itself; give another name, files are never "
+                "changed in place."
+            )
+        taken = {name.lower() for name in file.dimensions}
+        twice = [c.name for c in rules.columns() if c.name.lower() in taken]
+        if twice:
+            raise OptionError(
+                f"{file.name} has a dimension {twice[0]!r} already; leave out "
+                f"{'confidence' if twice[0] == 'confidence' else 'probabilities'}."
+            )
+        check_copy(file, target, rules.columns())
+
+
+def write_copies(
+    cloud: Cloud,
+    targets: Sequence[Path],
+    labels: Iterable[Path],
+    dtype: np.dtype[Any],
+    rules: ClassRules,
+    folder: Path,
+) -> None:
+    """Write the copies of all files.
+
+    Parameters
+    ----------
+    labels
+        Files of classified points of ``dtype``, one for each tile; some may be missing.
+    folder
+        Takes the labels in the order of the files meanwhile; memory stays bounded.
+    """
+    tables = [_table(folder / f"points_{k}.npy", f, dtype) for k, f in enumerate(cloud.files)]
+    for name in labels:
+        if not name.exists():
+            continue
+        found = np.load(name, allow_pickle=False)
+        for source in np.unique(found["source"]).tolist():
+            own = found[found["source"] == source]
+            for field in tables[source].dtype.names or ():
+                if field == "seen":
+                    tables[source]["seen"][own["index"]] = True
+                else:
+                    tables[source][field][own["index"]] = own[field]
+    for file, target, table in zip(cloud.files, targets, tables, strict=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        choose = partial(_choose, table=table, replaced=rules.replaced())
+        change = partial(with_values, format_id=file.layout.format_id, choose=choose)
+        copy_cloud(file, target, change, extra=rules.columns())
+
+
+def _table(path: Path, file: LasFile, dtype: np.dtype[Any]) -> np.ndarray:
+    """What is known of each point of a file, in the file's order, on disk."""
+    fields = [("seen", np.bool_), *((n, dtype[n]) for n in dtype.names or () if n not in
+              ("source", "index"))]  # fmt: skip
+    own = np.dtype(fields)
+    if not file.count:
+        return np.zeros(0, own)
+    table = np.lib.format.open_memmap(path, mode="w+", dtype=own, shape=(file.count,))
+    return table
+
+
+def _choose(
+    present: np.ndarray, first: int, *, table: np.ndarray, replaced: np.ndarray
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """New codes of consecutive points, and the values of the extra dimensions."""
+    own = np.asarray(table[first : first + len(present)])
+    codes = np.where(own["seen"] & replaced[present], own["label"], present)
+    columns = [own[name] for name in own.dtype.names or () if name not in ("seen", "label")]
+    return codes, columns

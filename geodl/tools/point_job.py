@@ -1,0 +1,347 @@
+"""Classifying a cloud: sort, classify tile by tile, write the copies; resumable between all."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from geodl.base.errors import ModelDataError, OptionError
+from geodl.base.files import sha256_json
+from geodl.base.options import as_float, as_int, check_known
+from geodl.bundle import ModelRef, load_model, resolve_model
+from geodl.core.contract import ModelContract
+from geodl.core.points import PointInput, PointPlan
+from geodl.infer.points import ClassifiedTiles, label_dtype, needed_dimensions
+from geodl.io.cloud import Cloud
+from geodl.io.manifest import write_manifest
+from geodl.io.point_cells import PartSpec, SortBlocks, SortedCloud
+from geodl.io.points import cloud_of
+from geodl.runtime.future import RunFuture
+from geodl.runtime.ledger import Ledger
+from geodl.runtime.run import RunSummary, run_blocks
+from geodl.tools.device import run_device
+from geodl.tools.inference import kept_model
+from geodl.tools.point_copies import ClassRules, write_copies
+from geodl.tools.product import Product
+
+# Points of a tile with its buffer, as far as the density of the whole cloud tells: some 100 MB.
+TILE_POINTS = 1_000_000
+_CELLS_PER_TILE = 4
+_PACKAGES = ("geodl", "torch", "numpy", "laspy", "lazrs", "dask")
+_RULES = ("overwrite", "keep", "write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointJob:
+    """A model, a cloud and how they meet.
+
+    Parameters
+    ----------
+    size, buffer
+        Of tiles, in units of the CRS.
+    rules
+        Which points get which classes.
+    """
+
+    cloud: Cloud
+    model: ModelRef
+    contract: ModelContract
+    points: PointInput
+    size: float
+    buffer: float
+    rules: ClassRules
+    device: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        return sha256_json(self.settings)
+
+    @property
+    def cell(self) -> float:
+        return self.size / _CELLS_PER_TILE
+
+    def layout(self) -> dict[str, Any]:
+        return {"size": self.size, "buffer": self.buffer}
+
+    def task(self, cloud: SortedCloud, folder: Path) -> ClassifiedTiles:
+        return ClassifiedTiles(
+            cloud=cloud,
+            model=self.model,
+            device=self.device,
+            folder=folder,
+            confidence=self.rules.confidence,
+            probabilities=self.rules.probabilities,
+            write_codes=self.rules.write,
+        )
+
+
+@contextmanager
+def prepared_points(
+    points: Any,
+    model: Any,
+    *,
+    tile_size: float | None,
+    buffer: float | None,
+    classes: Any,
+    confidence: bool,
+    probabilities: bool,
+    suffix: str,
+    client: Any,
+) -> Iterator[PointJob]:
+    """Open cloud and model, check that they fit, and plan."""
+    with tempfile.TemporaryDirectory(prefix="geodl-model-") as folder:
+        ref = resolve_model(model, folder)
+        device = run_device(None, client)
+        contract = load_model(ref, device if client is None else "cpu").contract
+        if contract.kind != "points" or contract.points is None:
+            raise ModelDataError(
+                f"classify_points needs a model that gives classes of points; "
+                f"{contract.model_name} gives {contract.kind}."
+            )
+        cloud = cloud_of(points)
+        spec = contract.points
+        _check_dimensions(cloud, spec, contract.model_name)
+        rules = class_rules(classes, spec, confidence=confidence, probabilities=probabilities)
+        size, pad = _sizes(cloud, spec, tile_size, buffer)
+        settings: dict[str, Any] = {
+            "tool": "classify_points",
+            "source": cloud.identity(),
+            "model": ref.sha256,
+            "classes": rules.answer(),
+            "suffix": suffix,
+        }
+        if pad < spec.block_size:
+            # Blocks are cut short at the buffer's edge, so that tiles change the result.
+            settings["tiles"] = [size, pad]
+        yield PointJob(
+            cloud=cloud,
+            model=ref,
+            contract=contract,
+            points=spec,
+            size=size,
+            buffer=pad,
+            rules=rules,
+            device=device,
+            settings=settings,
+        )
+
+
+def _check_dimensions(cloud: Cloud, spec: PointInput, model: str) -> None:
+    needed = needed_dimensions(spec)
+    for file in cloud.files:
+        missing = [name for name in needed if name not in file.dimensions]
+        if missing:
+            raise ModelDataError(
+                f"{model} takes {', '.join(needed)}; {file.name} (point format "
+                f"{file.layout.format_id}) has no {missing[0]}."
+            )
+
+
+def class_rules(
+    classes: Any, spec: PointInput, *, confidence: bool, probabilities: bool
+) -> ClassRules:
+    """Read the argument ``classes``.
+
+    Raises
+    ------
+    OptionError, UnknownOptionError
+        Neither a list of codes nor a dict of such lists; codes the model does not give.
+    """
+    given = classes
+    if given is not None and not isinstance(given, Mapping):
+        given = {"overwrite": given}
+    check_known(given or {}, _RULES, "classes")
+    lists = {name: _codes((given or {}).get(name), name) for name in _RULES}
+    write = lists["write"]
+    strange = sorted(set(write or ()) - set(spec.codes))
+    if strange or write == ():
+        raise OptionError(
+            f"classes: write={list(write or ())} must name classes of the model "
+            f"({', '.join(map(str, spec.codes))})."
+        )
+    return ClassRules(
+        overwrite=lists["overwrite"],
+        keep=lists["keep"] or (),
+        write=write,
+        codes=spec.codes,
+        confidence=confidence,
+        probabilities=probabilities,
+    )
+
+
+def _codes(given: Any, name: str) -> tuple[int, ...] | None:
+    if given is None:
+        return None
+    if isinstance(given, (str, bytes)) or not isinstance(given, (Sequence, set, frozenset)):
+        raise OptionError(f"classes: {name}={given!r} is no list of class codes.")
+    return tuple(sorted(as_int(code, f"classes: {name}", minimum=0) for code in given))
+
+
+def _sizes(
+    cloud: Cloud, spec: PointInput, tile_size: float | None, buffer: float | None
+) -> tuple[float, float]:
+    """Tiles of whole half blocks that hold about :data:`TILE_POINTS`; a buffer of one block."""
+    side = spec.block_size
+    pad = side if buffer is None else as_float(buffer, "buffer", minimum=0)
+    if tile_size is not None:
+        return as_float(tile_size, "tile_size", minimum=1e-9), pad
+    extent = cloud.extent
+    if extent is None or not cloud.count:
+        return 2 * side, pad
+    area = max((extent[2] - extent[0]) * (extent[3] - extent[1]), side * side)
+    wanted = math.sqrt(TILE_POINTS * area / cloud.count) - 2 * pad
+    return max(2 * side, round(wanted / side) * side), pad
+
+
+def run_points(
+    job: PointJob, product: Product, *, client: Any, progress: bool, future: RunFuture | None
+) -> None:
+    """Do all that the run folder does not hold yet, and write product and manifest."""
+    started, clock = time.time(), time.monotonic()
+    with Ledger.open(
+        product.run_folder,
+        job.fingerprint,
+        job.layout(),
+        dict(job.settings),
+        overwrite=product.overwrite,
+    ) as ledger:
+        if ledger.resumed:
+            job = replace(job, size=ledger.layout["size"], buffer=ledger.layout["buffer"])
+        job = replace(job, model=kept_model(job.model, ledger.folder))
+        options = {"client": client, "progress": progress, "cancel": _cancel(future)}
+        cloud, sorting = _sorted(job, ledger.folder / "sorted", options)
+        plan = PointPlan(size=job.size, buffer=job.buffer, tiles=cloud.tiles)
+        labels = ledger.folder / "labels"
+        labels.mkdir(exist_ok=True)
+        summary = run_blocks(
+            job.task(cloud, labels),
+            plan.blocks(),
+            len(plan),
+            ledger=ledger,
+            name="classify_points",
+            watch=None if future is None else future.watch,
+            **options,
+        )
+        before = time.monotonic()
+        dtype = label_dtype(
+            job.points, confidence=job.rules.confidence, probabilities=job.rules.probabilities
+        )
+        names = [labels / f"{row}_{col}.npy" for row, col in plan.tiles]
+        targets = copy_targets(job.cloud, product.path)
+        write_copies(job.cloud, targets, names, dtype, job.rules, ledger.folder)
+        summary.seconds["finalise"] = time.monotonic() - before
+        summary.seconds["sort"] = sum(sorting.seconds.values())
+        summary.wall_s = time.monotonic() - clock
+        write_manifest(product.path, _manifest(job, plan, summary, started))
+        ledger.remove()
+
+
+def _cancel(future: RunFuture | None) -> threading.Event:
+    return threading.Event() if future is None else future.stop
+
+
+def _sorted(
+    job: PointJob, folder: Path, options: Mapping[str, Any]
+) -> tuple[SortedCloud, RunSummary]:
+    """The first pass: the cloud in files by cell."""
+    folder.mkdir(exist_ok=True)
+    task = SortBlocks(
+        cloud=job.cloud,
+        names=needed_dimensions(job.points),
+        cell=job.cell,
+        tile=job.size,
+        folder=folder,
+    )
+    parts = job.cloud.parts
+    with Ledger.open(folder, job.fingerprint, job.layout()) as ledger:
+        summary = run_blocks(
+            task,
+            (PartSpec(part) for part in parts),
+            len(parts),
+            ledger=ledger,
+            name="sort_points",
+            **options,
+        )
+    return SortedCloud.gather(folder, parts, job.cell), summary
+
+
+def copy_targets(cloud: Cloud, product: Path) -> list[Path]:
+    """Where the copy of each file goes: the product, or files of their names inside it."""
+    if len(cloud.files) == 1:
+        return [product]
+    stems = [file.location.stem for file in cloud.files]
+    targets = []
+    for number, file in enumerate(cloud.files):
+        stem = stems[number]
+        if stems.count(stem) > 1:
+            stem = f"{stem}_{number}"
+        # A copy of a COPC file is no COPC file.
+        stem = stem.removesuffix(".copc")
+        targets.append(product / f"{stem}{'.laz' if file.layout.compressed else '.las'}")
+    return targets
+
+
+def estimated_point_hours(job: PointJob) -> float:
+    """Worker-hours that a run will take, from one part and one tile of it, each timed."""
+    cloud = job.cloud
+    if not cloud.parts:
+        return 0.0
+    middle = len(cloud.parts) // 2
+    few = replace(
+        cloud,
+        parts=cloud.parts[middle : middle + 1],
+        counts=cloud.counts[middle : middle + 1],
+    )
+    started = time.perf_counter()
+    names = needed_dimensions(job.points)
+    sample = SortedCloud.in_memory(few, names, cell=job.cell, tile=job.size)
+    # Decoded here, and decoded and packed once more for the copy.
+    per_point_s = 3 * (time.perf_counter() - started) / max(1, few.count)
+    counts = sample.tile_counts
+    if counts:
+        tile = max(counts, key=lambda place: (counts[place], place))
+        plan = PointPlan(size=job.size, buffer=0.0, tiles=(tile,))
+        with tempfile.TemporaryDirectory() as folder:
+            task = job.task(sample, Path(folder))
+            spec = next(plan.blocks())
+            loaded = task.read(spec)
+            load_model(job.model, job.device)
+            started = time.perf_counter()
+            task.compute(spec, loaded)
+            per_point_s += (time.perf_counter() - started) / counts[tile]
+    return per_point_s * cloud.count / 3600
+
+
+def _manifest(
+    job: PointJob, plan: PointPlan, summary: RunSummary, started: float
+) -> dict[str, Any]:
+    count = job.cloud.count
+    return {
+        "tool": "classify_points",
+        "inputs": [
+            {"name": file.name, "identity": file.identity(), "points": file.count}
+            for file in job.cloud.files
+        ],
+        "model": {"sha256": job.model.sha256, **job.contract.describe()},
+        "settings": dict(job.settings),
+        "fingerprint": job.fingerprint,
+        "versions": {name: version(name) for name in _PACKAGES},
+        "device": job.device,
+        "layout": job.layout(),
+        "tiles": len(plan),
+        "points": count,
+        "blocks": summary.to_json(),
+        "seconds": {stage: round(value, 3) for stage, value in summary.seconds.items()},
+        "wall_s": round(summary.wall_s, 3),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "points_per_s": round(count / max(summary.wall_s, 1e-9), 1),
+    }
