@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from geodl.tools.extract_lines import extract_lines
     from geodl.tools.non_max_suppression import non_max_suppression
     from geodl.tools.polygonize import polygonize
+    from geodl.tools.regularize_buildings import regularize_buildings
 
 
 def extract_band(raster: Any, numbers: Bands) -> xr.DataArray:
@@ -49,6 +50,7 @@ _LAZY = {
     "extract_lines": "geodl.tools.extract_lines:extract_lines",
     "non_max_suppression": "geodl.tools.non_max_suppression:non_max_suppression",
     "polygonize": "geodl.tools.polygonize:polygonize",
+    "regularize_buildings": "geodl.tools.regularize_buildings:regularize_buildings",
 }
 __getattr__ = lazy_attributes(__name__, _LAZY)
 __all__ = [
@@ -57,4 +59,5 @@ __all__ = [
     "extract_lines",
     "non_max_suppression",
     "polygonize",
+    "regularize_buildings",
 ]

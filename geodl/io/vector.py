@@ -32,9 +32,18 @@ _PARQUET = (".parquet", ".geoparquet", ".pq")
 _GEOJSON = (".geojson", ".json", ".geojsonl", ".geojsons")
 # A GeoJSON file with another CRS names it near its beginning (GeoJSON 2008).
 _HEAD_BYTES = 65536
+# Of files that hold features and never a raster; a GeoPackage is taken for features.
+_FEATURE_SUFFIXES = (*_PARQUET, *_GEOJSON, ".gpkg", ".fgb", ".shp")
 _HOW_TO_STATE = (
     "state it with assume_crs, or write it into the file with GeoDataFrame.set_crs('EPSG:...')"
 )
+
+
+def is_features(source: Any) -> bool:
+    """Whether a source is features rather than a raster: by its suffix, or by what it has."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source).lower().endswith(_FEATURE_SUFFIXES)
+    return hasattr(source, "geometry")
 
 
 def read_features(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +11,13 @@ from geodl.base.errors import DataError, OptionError
 from geodl.core.blocks import RasterSource
 from geodl.core.grid import GeoGrid, Window
 from geodl.io.source import open_source
-from geodl.io.vector import read_features
+from geodl.io.vector import is_features, read_features
 from geodl.ops.confusion import ConfusionMatrix, PairCounts
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
 _WINDOW_PX = 2048
-_VECTOR_SUFFIXES = (".parquet", ".gpkg", ".fgb", ".geojson", ".json", ".shp")
 # Names that accuracy points and exported labels use, most telling first.
 _TRUTH_FIELDS = ("GrndTruth", "ClassValue", "Classvalue", "classvalue", "class_value", "Value")
 
@@ -59,7 +56,7 @@ def compute_confusion_matrix(
     source = open_source(classified)
     _check_classes(source)
     counts = PairCounts()
-    if _is_vector(truth):
+    if is_features(truth):
         _count_points(counts, source, truth, field)
     elif field is not None:
         raise OptionError(f"field={field!r} names a column of points; the truth is a raster.")
@@ -159,9 +156,3 @@ def _truth_field(points: gpd.GeoDataFrame, field: str | None) -> str:
             f"The truth has no column {field or _TRUTH_FIELDS[0]!r}; it has {columns}."
         )
     return field
-
-
-def _is_vector(truth: Any) -> bool:
-    if isinstance(truth, str | os.PathLike):
-        return Path(truth).suffix.lower() in _VECTOR_SUFFIXES
-    return hasattr(truth, "geometry")
