@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from geodl.base.errors import NotSupportedError
 from geodl.base.options import as_bool, as_int
 from geodl.core.blocks import RasterBlock
 from geodl.core.detections import Detections
@@ -206,17 +206,76 @@ class DetectorModel(TorchModel):
         },
         resize: bool = False,
     ) -> None:
-        """Refused: this version reads no video.
+        """Find objects in a video, frame by frame, in constant memory.
+
+        Parameters
+        ----------
+        input_video_path
+            Anything that OpenCV decodes.
+        metadata_file
+            ``.csv`` file that gets the column ``vmtilocaldataset``: a row for each frame, with
+            ``number confidence topleft bottomright centre;`` of each object, its latest first. A
+            file that is there keeps its columns and rows.
+        threshold, nms_overlap
+            As in :meth:`predict`.
+        track
+            Follow objects over the frames: each has its own number, and is reported once its
+            track has begun. Otherwise numbers are those of classes.
+        visualize
+            Write a video with the detections drawn.
+        output_file_path
+            Of that video; None adds ``_prediction`` to the name of the input.
+        multiplex
+            Write the video with the detections, and what the csv file says of the platform, as a
+            track of MISB KLV.
+        multiplex_file_path
+            Of that video; None adds ``_multiplex.MOV`` to the name of the input.
+        tracker_options
+            ``assignment_iou_thrd``: least overlap of a detection with a track's expected place;
+            ``vanish_frames``: frames in a row without the object that end its track;
+            ``detect_frames``: frames in a row with it that begin one.
+        visual_options
+            ``show_scores``, ``show_labels``, ``thickness``, ``fontface`` (one of OpenCV's), and
+            ``color`` as blue, green, red.
+        resize
+            Scale whole frames to the size the model was trained on; otherwise windows of that
+            size slide over them.
 
         Raises
         ------
-        NotSupportedError
-            Always; says how to score the frames.
+        SourceNotFoundError, SourceError
+            No such video, or one that cannot be decoded.
+        ModelDataError
+            The model takes other bands than red, green and blue.
+        OptionError, UnknownOptionError
+            An argument outside its domain, or an unknown one.
+        MissingPackageError
+            OpenCV is not installed.
         """
-        raise NotSupportedError(
-            f"{type(self).__name__} works on images, not on videos: write the frames of "
-            f"{os.fspath(input_video_path)} as image files and call predict() on each."
+        from geodl.models import video
+
+        video.check_rgb(self.contract)
+        tracker = video.tracker_options(tracker_options)
+        table, drawn, multiplexed = video.video_paths(
+            input_video_path, metadata_file, output_file_path, multiplex_file_path
         )
+        detector = ImageDetector(
+            net=self.net.eval(),
+            task=self.task,
+            contract=self.contract,
+            threshold=as_share(threshold, "threshold"),
+            nms_overlap=as_share(nms_overlap, "nms_overlap"),
+        )
+        video.VideoRun(
+            detector=detector,
+            source=Path(input_video_path),
+            metadata=table,
+            size_yx=self._resized_to() if as_bool(resize, "resize") else None,
+            tracker=tracker if as_bool(track, "track") else None,
+            visual=video.visual_options(visual_options),
+            drawn=drawn if as_bool(visualize, "visualize") else None,
+            multiplexed=multiplexed if as_bool(multiplex, "multiplex") else None,
+        ).run()
 
     def show_results(  # type: ignore[override]  # the documented arguments, by name
         self, rows: int = 5, thresh: float = 0.5, nms_overlap: float = 0.1

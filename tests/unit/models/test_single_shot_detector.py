@@ -256,11 +256,6 @@ def test_data_of_another_kind_is_refused(objects, data):
         SingleShotDetector("chips")
 
 
-def test_videos_are_refused_with_what_to_do(trained):
-    with pytest.raises(NotSupportedError, match=r"predict\(\)"):
-        trained.predict_video("film.mp4", "film.csv")
-
-
 def test_lists(trained):
     assert trained.supported_datasets == [
         "PASCAL_VOC_rectangles", "KITTI_rectangles", "COCO_rectangles", "YOLO_rectangles",
