@@ -20,7 +20,7 @@ from torch import Tensor
 
 from geodl.data.prepare import prepare_data
 from geodl.testing.chips import make_chips
-from geodl.testing.datasets import change_folder
+from geodl.testing.datasets import change_folder, label_folder
 
 BAND_COUNTS = (1, 4, 13)
 _EPOCHS = 4
@@ -66,6 +66,9 @@ class ModelCase:
         if name == "ChangeDetection":
             side = (self.chip_px, self.chip_px)
             return change_folder(folder / "chips", chips=9, size=side)
+        if name in ("Labeled_Tiles", "MultiLabeled_Tiles"):
+            side = (self.chip_px, self.chip_px)
+            return label_folder(folder / "chips", size=side, several=name != "Labeled_Tiles")
         return make_chips(folder, name, chip_px=self.chip_px)
 
     def data(self, chips: Path, working_dir: Path) -> Any:

@@ -110,6 +110,51 @@ def band_statistics(chips: Sequence[np.ndarray]) -> list[dict[str, Any]]:
     ]
 
 
+_TILE_COLOURS = ((190, 70, 60), (70, 180, 60), (60, 70, 190))
+
+
+def label_folder(
+    root: Path,
+    *,
+    chips: int = 12,
+    size: tuple[int, int] = (64, 64),
+    several: bool = False,
+    **emd: Any,
+) -> Path:
+    """Chips of one class each, told by their colour, or of several: ``Labeled_Tiles``.
+
+    Parameters
+    ----------
+    several
+        ``MultiLabeled_Tiles``: each third of a chip shows one of its one to three classes.
+    **emd
+        Further keys of the model definition.
+
+    Returns
+    -------
+    The folder; its classes are 2 (brick), 5 (leaf) and 9 (water).
+    """
+    rng = np.random.default_rng(3)
+    names = ("brick", "leaf", "water")
+    mode = "MultiLabeled_Tiles" if several else "Labeled_Tiles"
+    (root / "labels").mkdir(parents=True)
+    for i in range(chips):
+        shown = [i % 3] if not several else [[0], [1], [0, 1], [2], [1, 2], [0, 1, 2]][i % 6]
+        thirds = np.array([shown[k % len(shown)] for k in range(3)])
+        columns = thirds[np.arange(size[1]) * 3 // size[1]]
+        clean = np.array(_TILE_COLOURS)[columns].T[:, None, :]
+        data = (clean + rng.normal(0, 12, (3, *size))).clip(0, 255).astype(np.uint8)
+        write_chip(root / "images" / f"{i:09d}.tif", data, i)
+        text = ",".join(names[k] for k in sorted(set(thirds.tolist())))
+        box = f"<xmin>0</xmin><ymin>0</ymin><xmax>{size[1]}</xmax><ymax>{size[0]}</ymax>"
+        (root / "labels" / f"{i:09d}.xml").write_text(
+            f"<annotation><object><name>{text}</name><bndbox>{box}</bndbox></object></annotation>"
+        )
+    classes = [{"Value": v, "Name": n} for v, n in zip((2, 5, 9), names, strict=True)]
+    write_root_files(root, mode, size=size, Classes=classes, **emd)
+    return root
+
+
 def change_folder(root: Path, chips: int = 6, **options: Any) -> Path:
     """``images``, ``images2`` and ``labels`` with their root files."""
     write_chips(root / "images", chips, seed=1, **options)
