@@ -55,12 +55,16 @@ def add_classify(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
         result = classify_pixels(**given(options, names), **_client(options))
         if (expected := _expected(result)) is not None:
             return expected
+        if hasattr(result, "geometry"):
+            return {"path": result.attrs["path"], "features": len(result)}
         rows, cols = result.shape[-2:]
         return {"path": result.attrs["path"], "width": cols, "height": rows}
 
     def word(value: dict[str, Any]) -> str:
         if "worker_hours" in value:
             return _expectation(value)
+        if "features" in value:
+            return f"{value['features']} features: {value['path']}"
         return f"{value['width']} x {value['height']} pixels: {value['path']}"
 
     return run, word

@@ -12,6 +12,7 @@ from geodl.base.options import as_bool, as_float, as_int, check_choice, check_kn
 from geodl.core.contract import ModelContract, TaskKind
 from geodl.core.plan import Merge
 from geodl.infer.augment import Policy
+from geodl.infer.instances import InstanceOptions
 from geodl.infer.objects import ObjectOptions
 from geodl.infer.pixels import Output, PixelOptions
 from geodl.io.extent import read_crs, read_extent
@@ -21,7 +22,10 @@ _SHARED = ("padding", "batch_size", "tile_size", "test_time_augmentation")
 ARGUMENTS: dict[TaskKind, tuple[str, ...]] = {
     "objects": (*_SHARED, "threshold", "nms_overlap", "exclude_pad_detections", "tta_scales"),
     "pixels": (*_SHARED, "predict_background", "merge_policy", "overlap", "output"),
-}
+    "instances": (
+        *_SHARED, "threshold", "nms_overlap", "return_bboxes", "rotated_bboxes", "merge_policy",
+    ),
+}  # fmt: skip
 CONTEXT = (
     "cellSize",
     "extent",
@@ -31,7 +35,7 @@ CONTEXT = (
     "processorType",
     "parallelProcessingFactor",
 )
-_BATCH: dict[TaskKind, int] = {"objects": 64, "pixels": 4}
+_BATCH: dict[TaskKind, int] = {"objects": 64, "pixels": 4, "instances": 4}
 # Larger batches gain nothing on a CPU and cost memory.
 _CPU_BATCH_MOST = 8
 
@@ -54,7 +58,7 @@ class TileOptions:
     padding_px: int
     merge: Merge
     batch: int | None
-    run: PixelOptions | ObjectOptions
+    run: PixelOptions | ObjectOptions | InstanceOptions
 
     def batch_for(self, kind: TaskKind, device: str, tiles: int) -> int:
         """Tiles at once on this device, no more than the run has."""
@@ -92,7 +96,29 @@ def tile_options(contract: ModelContract, given: Mapping[str, Any] | None) -> Ti
         padding_px=padding,
         merge=check_choice(values.get("overlap", "crop"), get_args(Merge), "overlap"),
         batch=None if batch is None else as_int(batch, "batch_size", minimum=1),
-        run=_objects(values) if contract.kind == "objects" else _pixels(contract, values, own),
+        run=_run_options(contract, values, own),
+    )
+
+
+def _run_options(
+    contract: ModelContract, values: dict[str, Any], own: Mapping[str, Any] | None
+) -> PixelOptions | ObjectOptions | InstanceOptions:
+    if contract.kind == "objects":
+        return _objects(values)
+    return _instances(values) if contract.kind == "instances" else _pixels(contract, values, own)
+
+
+def _instances(values: dict[str, Any]) -> InstanceOptions:
+    bounds = as_bool(values.get("return_bboxes", False), "return_bboxes")
+    turned = as_bool(values.get("rotated_bboxes", False), "rotated_bboxes")
+    if bounds and turned:
+        raise OptionError("return_bboxes and rotated_bboxes are two shapes; choose one of them")
+    return InstanceOptions(
+        threshold=as_float(values.get("threshold", 0.9), "threshold", minimum=0, maximum=1),
+        nms_overlap=as_float(values.get("nms_overlap", 0.1), "nms_overlap", minimum=0, maximum=1),
+        outlines="bounds" if bounds else "turned" if turned else "mask",
+        augment=as_bool(values.get("test_time_augmentation", False), "test_time_augmentation"),
+        policy=check_choice(values.get("merge_policy", "mean"), get_args(Policy), "merge_policy"),
     )
 
 
@@ -115,7 +141,7 @@ def _objects(values: dict[str, Any]) -> ObjectOptions:
 def _own_arguments(contract: ModelContract) -> Mapping[str, Any] | None:
     """Further arguments of this model's class with their defaults, or other defaults.
 
-    A class that declares them tells lines from background, so background is always predicted.
+    A class that declares them tells one thing from the rest, so background is always predicted.
     """
     return getattr(MODELS.get(contract.model_name), "raster_arguments", None)
 

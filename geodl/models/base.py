@@ -52,7 +52,9 @@ class TorchModel(Packaged, Model):
     fit_keywords: ClassVar[tuple[str, ...]] = ()
     """Further keywords of ``fit``: ``iters_per_epoch``."""
     raster_arguments: ClassVar[Mapping[str, Any] | None] = None
-    """``model_arguments`` with their defaults of a model that tells lines from background."""
+    """``model_arguments`` with their defaults of a model that tells one thing from background."""
+    gives_lines: ClassVar[bool] = False
+    """Whether what it finds are lines, which features of it then follow."""
 
     _data: Any
     _contract: ModelContract

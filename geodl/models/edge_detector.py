@@ -32,6 +32,7 @@ class EdgeDetector(TorchModel):
 
     kind: ClassVar[Literal["pixels"]] = "pixels"
     dataset_types = ("Classified_Tiles",)
+    gives_lines: ClassVar[bool] = True
     raster_arguments: ClassVar[Mapping[str, Any]] = {
         "threshold": 0.5,
         "thinning": True,

@@ -56,6 +56,7 @@ class MultiTaskRoadExtractor(PixelScores, TorchModel):
 
     kind: ClassVar[Literal["pixels"]] = "pixels"
     dataset_types = ("Classified_Tiles",)
+    gives_lines: ClassVar[bool] = True
     raster_arguments: ClassVar[Mapping[str, Any]] = {
         "threshold": 0.5,
         "return_probability_raster": False,

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geodl.base.errors import OptionError
 from geodl.base.options import as_float, check_known
 from geodl.io.raster import open_raster
 from geodl.io.regions import RegionStore
 from geodl.io.writers import FEATURE_SUFFIXES, RASTER_SUFFIXES, write_raster
 from geodl.runtime.ledger import Ledger
+from geodl.tools.class_lines import finish_lines, gives_lines
 from geodl.tools.class_polygons import check_polygons, finish_polygons
 from geodl.tools.inference import ToolCall
 from geodl.tools.job import Job
+from geodl.tools.product import Product
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -63,7 +66,8 @@ def classify_pixels(
         ``thinning`` (True, but False with ``overlap="blend"``), centre lines only.
     output_name
         ``.tif`` (COG) or ``.zarr``; None names it after the raster and the run. ``.parquet``,
-        ``.gpkg``, ``.fgb``, ``.geojson`` or ``.shp``: polygons of the classes.
+        ``.gpkg``, ``.fgb``, ``.geojson`` or ``.shp``: polygons of the classes, or centre lines from
+        models of roads and edges (see :func:`geodl.functions.extract_lines`).
     context
         ``cellSize``, ``extent``, ``mask``, ``outSR``, ``snapRaster``, ``processorType``,
         ``parallelProcessingFactor``.
@@ -87,7 +91,8 @@ def classify_pixels(
     -------
     Lazy DataArray (band, y, x) of class values, ``.attrs["path"]`` says where it is. Nodata is
     255, 65535 or -2147483648, by the smallest dtype that holds the values. For polygons a
-    GeoDataFrame with ``Class``, ``ClassValue`` and geometry, where background has none.
+    GeoDataFrame with ``Class``, ``ClassValue`` and geometry, where background has none; for lines
+    also with ``FromNode`` and ``ToNode``.
 
     Raises
     ------
@@ -121,7 +126,7 @@ def classify_pixels(
         report=report,
         finalise=partial(_finish, options=options),
         store=region_store,
-        check=partial(check_polygons, stated=any(options.values())),
+        check=partial(_check, stated=any(options.values())),
     )
     return call.run(future=future, estimate=estimate, dry_run=dry_run)
 
@@ -155,8 +160,18 @@ def region_store(job: Job, run_folder: Path) -> str:
     return str(path)
 
 
+def _check(job: Job, product: Product, *, stated: bool) -> None:
+    check_polygons(job, product, stated=stated)
+    if stated and gives_lines(job):
+        raise OptionError(
+            f"{job.contract.model_name} gives lines; min_area and simplify are for polygons"
+        )
+
+
 def _finish(job: Job, ledger: Ledger, path: Path, *, options: Mapping[str, float]) -> Any:
     if path.suffix.lower() in FEATURE_SUFFIXES:
+        if gives_lines(job):
+            return finish_lines(job, ledger, path)
         return finish_polygons(job, ledger, path, **options)
     return finish_raster(job, ledger, path)
 

@@ -8,22 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from geodl.base.errors import NotSupportedError, OptionError
 from geodl.base.options import check_known
-from geodl.core.classes import ClassTable
-from geodl.io.writers import FEATURE_SUFFIXES, RASTER_SUFFIXES, write_features
+from geodl.io.writers import FEATURE_SUFFIXES, RASTER_SUFFIXES
 from geodl.runtime.ledger import Ledger
+from geodl.tools.class_polygons import finish_polygons
 from geodl.tools.classify_pixels import finish_raster, region_store
 from geodl.tools.inference import ToolCall
 from geodl.tools.job import Job
 from geodl.tools.job_source import RasterPair
-from geodl.tools.polygonize import polygonize
 from geodl.tools.product import Product
 
 if TYPE_CHECKING:
-    import geopandas as gpd
     import xarray as xr
 
 
@@ -147,17 +143,9 @@ def _check_classes(job: Job, product: Product) -> None:
 
 
 def _finalise(job: Job, ledger: Ledger, path: Path, *, polygons: Path | None) -> xr.DataArray:
+    if polygons is not None:
+        finish_polygons(job, ledger, polygons, min_area=0, simplify=0)
     result = finish_raster(job, ledger, path)
     if polygons is not None:
-        write_features(_changed_areas(path, job.contract.classes), polygons)
         result.attrs["polygons"] = str(polygons)
     return result
-
-
-def _changed_areas(raster: Path, classes: ClassTable) -> gpd.GeoDataFrame:
-    """Polygons of the raster's classes; background is none."""
-    found = polygonize(raster)
-    names = {entry.value: entry.name for entry in classes}
-    found = found[found["ClassValue"].isin(list(names))].reset_index(drop=True)
-    found.insert(0, "Class", np.array([names[v] for v in found["ClassValue"]], dtype=object))
-    return found
