@@ -182,21 +182,28 @@ class TilePlan:
                 yield self.block(i, j)
 
     def block(self, row: int, col: int) -> BlockSpec:
-        size = self.block_px
-        whole = Window(row=row * size, col=col * size, height=size, width=size)
-        core = whole.intersect(self.extent)
-        if core.empty:
+        # A plan may have a million blocks: plain numbers, and no window but the two that are kept.
+        size, extent = self.block_px, self.extent
+        top, left = max(row * size, extent.row), max(col * size, extent.col)
+        bottom = min((row + 1) * size, extent.row_stop)
+        right = min((col + 1) * size, extent.col_stop)
+        if top >= bottom or left >= right:
             raise PlanError(f"block {row},{col} lies outside the extent")
-        i0, i1 = self._tile_range(core.row, core.row_stop, self.grid.height)
-        j0, j1 = self._tile_range(core.col, core.col_stop, self.grid.width)
-        first, last = self.tile_window(i0, j0), self.tile_window(i1 - 1, j1 - 1)
-        read = Window(
-            row=first.row,
-            col=first.col,
-            height=last.row_stop - first.row,
-            width=last.col_stop - first.col,
+        i0, i1 = self._tile_range(top, bottom, self.grid.height)
+        j0, j1 = self._tile_range(left, right, self.grid.width)
+        stride, pad = self.stride_px, self.padding_px
+        return BlockSpec(
+            row=row,
+            col=col,
+            core=Window(row=top, col=left, height=bottom - top, width=right - left),
+            tiles=(i0, i1, j0, j1),
+            read=Window(
+                row=i0 * stride - pad,
+                col=j0 * stride - pad,
+                height=(i1 - i0) * stride + 2 * pad,
+                width=(j1 - j0) * stride + 2 * pad,
+            ),
         )
-        return BlockSpec(row=row, col=col, core=core, tiles=(i0, i1, j0, j1), read=read)
 
     def block_window(self, spec: BlockSpec) -> Window:
         """The block's whole square of the lattice; its core is what the extent leaves of it."""

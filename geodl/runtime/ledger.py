@@ -115,7 +115,7 @@ class Ledger:
     fingerprint: str
     layout: dict[str, Any]
     resumed: bool
-    done: dict[tuple[int, ...], dict[str, Any]] = field(default_factory=dict)
+    done: set[tuple[int, ...]] = field(default_factory=set)
     _token: str = field(default_factory=lambda: uuid.uuid4().hex)
     _stop: threading.Event = field(default_factory=threading.Event)
     _beat: threading.Thread | None = None
@@ -168,7 +168,7 @@ class Ledger:
             if known is not None and known.get("fingerprint") == fingerprint:
                 ledger.resumed = True
                 ledger.layout = dict(known["layout"])
-                ledger.done = {key: report for key, report, _ in ledger._records(payloads=False)}
+                ledger.refresh()
             else:
                 ledger._clear()
                 write_json(
@@ -203,7 +203,15 @@ class Ledger:
 
     def refresh(self) -> None:
         """Read again which blocks are done, from all processes' segments."""
-        self.done = {key: report for key, report, _ in self._records(payloads=False)}
+        self.done = {key for key, _, _ in self._records(payloads=False)}
+
+    def reports(self) -> Iterator[tuple[tuple[int, ...], dict[str, Any]]]:
+        """Each finished block's key and report once; read from disk, as there may be a million."""
+        told: set[tuple[int, ...]] = set()
+        for key, report, _ in self._records(payloads=False):
+            if key not in told:
+                told.add(key)
+                yield key, report
 
     def payloads(self) -> Iterator[tuple[tuple[int, ...], bytes]]:
         """Each finished block's payload once, ordered by block."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -18,6 +16,7 @@ from typing import Any, Protocol
 
 from geodl.base.errors import BlockError, GeodlError, OutputError, RunCancelledError, SourceError
 from geodl.runtime.ledger import Ledger, record_block
+from geodl.runtime.memory import peak_bytes
 from geodl.runtime.packed import pack, unpack
 from geodl.runtime.progress import Progress
 
@@ -145,7 +144,7 @@ def run_blocks(
         ``cancel`` was set.
     """
     summary = RunSummary(total, resumed=len(ledger.done))
-    for report in ledger.done.values():
+    for _, report in ledger.reports():
         summary.count(report, resumed=True)
     bar = Progress(total, name, done=summary.done, show=progress)
     if watch is not None:
@@ -243,16 +242,9 @@ def _finish(
     seconds = {**seconds, **report.pop("seconds", {})}
     seconds["write"] = time.perf_counter() - started
     report["seconds"] = {stage: round(value, 6) for stage, value in seconds.items()}
-    report["peak_bytes"] = _peak_bytes()
+    report["peak_bytes"] = peak_bytes()
     record_block(folder, spec.key, report, payload)
     return report
-
-
-def _peak_bytes() -> int:
-    """Most memory that this process has held."""
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def execute_block(task: BlockTask, spec: Spec, folder: str) -> dict[str, Any]:

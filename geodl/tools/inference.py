@@ -96,7 +96,6 @@ def run_job(
                 watch=None if future is None else future.watch,
                 pixels=job.plan.extent.pixels,
             )
-        ledger.refresh()
         before = time.monotonic()
         result = finalise(job, ledger, product.path)
         summary.seconds["finalise"] = time.monotonic() - before

@@ -24,7 +24,7 @@ def test_blocks_are_found_again_by_the_same_fingerprint(tmp_path: Path) -> None:
     with Ledger.open(tmp_path / "a.run", "f1", {"block_px": 64, "chunk_px": 64}) as again:
         assert again.resumed
         assert again.layout == LAYOUT
-        assert again.done == {(0, 1): {"skipped": True}, (0, 0): {"found": 2}}
+        assert dict(again.reports()) == {(0, 1): {"skipped": True}, (0, 0): {"found": 2}}
         record_block(again.folder, (1, 0), {}, b"defg")
         assert list(again.payloads()) == [((0, 0), b"abc"), ((0, 1), b""), ((1, 0), b"defg")]
 
@@ -34,7 +34,7 @@ def test_another_fingerprint_is_refused_and_says_what_differs(tmp_path: Path) ->
     with pytest.raises(RunMismatchError, match="model"):
         Ledger.open(tmp_path / "a.run", "f2", LAYOUT, {"model": "y", "tool": "t"})
     with Ledger.open(tmp_path / "a.run", "f2", LAYOUT, overwrite=True) as ledger:
-        assert ledger.done == {}
+        assert ledger.done == set()
 
 
 @pytest.mark.parametrize("keep", range(0, 60, 7))
@@ -90,7 +90,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     assert done.returncode == -9
     assert (folder / "lock").exists()
     with Ledger.open(folder, "f1", LAYOUT) as ledger:
-        assert ledger.done == {(3, 4): {"found": 7}}
+        assert dict(ledger.reports()) == {(3, 4): {"found": 7}}
 
 
 def test_a_silent_lock_of_another_host_is_taken_over_only_when_old(tmp_path: Path) -> None:

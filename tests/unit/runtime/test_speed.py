@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from geodl.runtime.memory import peak_bytes
 from geodl.runtime.run import RunSummary
 from geodl.runtime.speed import Speed
 
@@ -22,3 +24,11 @@ def test_stages_count_all_blocks_and_the_rest_only_those_of_this_call() -> None:
     assert speed.busy == pytest.approx(6 / 10)
     assert summary.peak_bytes == 7
     assert str(speed) == "3 MPix/s (read 10, model 5, finalise 10), the model ran 60% of the time"
+
+
+def test_the_peak_is_what_this_process_has_held() -> None:
+    before = peak_bytes()
+    held = np.ones(before, np.uint8)
+    assert peak_bytes() > 1.5 * before
+    del held
+    assert peak_bytes() > 1.5 * before
