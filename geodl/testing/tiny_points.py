@@ -72,6 +72,11 @@ class TinyPoints:
         return net, _Heights(classes), False
 
 
+def register_tiny_points() -> None:
+    """Make ``TinyPoints`` loadable from packages in this process."""
+    MODELS.register(TinyPoints.__name__, f"{__name__}:{TinyPoints.__name__}")
+
+
 def tiny_points(
     folder: Path,
     *,
@@ -87,7 +92,7 @@ def tiny_points(
     classes
         Code to name; by default ``{2: "Ground", 6: "Building"}``.
     """
-    MODELS.register(TinyPoints.__name__, f"{__name__}:{TinyPoints.__name__}")
+    register_tiny_points()
     table = ClassTable.from_mapping(classes or {2: "Ground", 6: "Building"})
     contract = ModelContract(
         model_name=TinyPoints.__name__,

@@ -1,0 +1,263 @@
+"""``classify_points``: what comes out, and what it must not depend on."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import laspy
+import numpy as np
+import pytest
+
+import geodl
+from geodl.base.errors import (
+    ModelDataError,
+    OptionError,
+    OutputExistsError,
+    RunCancelledError,
+    RunMismatchError,
+    UnknownOptionError,
+)
+from geodl.core.points import PointFeature
+from geodl.io.manifest import read_manifest
+from geodl.ops.point_blocks import overlapping_blocks
+from geodl.testing.cloud import make_cloud
+from geodl.testing.tiny_points import tiny_points
+from geodl.tools import point_job
+from geodl.tools.classify_points import classify_points
+
+SIDE = 20.0
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_cloud(tmp_path_factory.mktemp("cloud") / "scene.laz", points=6000, side=90)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_points(tmp_path_factory.mktemp("model") / "tiny", block_size=SIDE, max_points=4000)
+
+
+@pytest.fixture(scope="module")
+def whole(cloud: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "whole.laz"
+    classify_points(cloud, model, path, probabilities=True, confidence=True, progress=False)
+    return path
+
+
+def codes(path: Path) -> np.ndarray:
+    return np.asarray(laspy.read(path).classification)
+
+
+def test_scores_are_the_mean_over_the_four_blocks_of_a_point(cloud: Path, whole: Path) -> None:
+    read = laspy.read(cloud)
+    xyz = np.asarray(read.xyz)
+    total, votes = np.zeros(len(xyz)), np.zeros(len(xyz))
+    for _, positions in overlapping_blocks(xyz[:, :2], SIDE):
+        z = xyz[positions, 2]
+        total[positions] += (z - z.mean()) / (SIDE / 2)
+        votes[positions] += 1
+    assert set(votes) == {4}
+    share = 1 / (1 + np.exp(-16 * total / votes))
+    found = laspy.read(whole)
+    np.testing.assert_allclose(found["probability_6"], share, atol=1e-4)
+    np.testing.assert_allclose(found["probability_2"], 1 - share, atol=1e-4)
+    clear = abs(share - 0.5) > 1e-3
+    np.testing.assert_array_equal(
+        np.asarray(found.classification)[clear], np.where(share > 0.5, 6, 2)[clear]
+    )
+    np.testing.assert_allclose(found["confidence"], np.maximum(share, 1 - share), atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "buffer"), [(13.7, 20.0), (40.0, 33.0), (1000.0, 20.0)])
+def test_classes_do_not_depend_on_tiles(
+    cloud: Path, model: Path, whole: Path, tmp_path: Path, size: float, buffer: float
+) -> None:
+    found = classify_points(
+        cloud, model, tmp_path / "a.las", tile_size=size, buffer=buffer, progress=False
+    )
+    np.testing.assert_array_equal(found.classification.values, codes(whole))
+
+
+def test_blocks_above_the_limit_are_divided_alike_in_every_tile(tmp_path: Path) -> None:
+    cloud = make_cloud(tmp_path / "dense.laz", points=2000, side=50)
+    small = tiny_points(tmp_path / "small", block_size=SIDE, max_points=70)
+    found = [
+        classify_points(cloud, small, tmp_path / f"{k}.laz", tile_size=size, progress=False)
+        for k, size in enumerate((17.0, 80.0))
+    ]
+    np.testing.assert_array_equal(*(one.classification.values for one in found))
+
+
+def test_several_files_are_one_cloud(cloud: Path, model: Path, whole: Path, tmp_path: Path) -> None:
+    read = laspy.read(cloud)
+    # Every third point is in the second file: blocks need both.
+    second = np.arange(len(read)) % 3 == 1
+    for name, chosen in (("one.laz", ~second), ("two.las", second)):
+        part = laspy.LasData(read.header)
+        part.points = read.points[chosen]
+        part.write(tmp_path / name)
+    files = [tmp_path / "one.laz", tmp_path / "two.las"]
+    result = classify_points(files, model, tmp_path / "out", progress=False)
+    assert result.attrs["path"] == str(tmp_path / "out")
+    np.testing.assert_array_equal(codes(tmp_path / "out" / "one.laz"), codes(whole)[~second])
+    np.testing.assert_array_equal(codes(tmp_path / "out" / "two.las"), codes(whole)[second])
+    with pytest.raises(OptionError, match="name a folder"):
+        classify_points(files, model, tmp_path / "out.laz")
+
+
+def test_chosen_classes_change_and_kept_ones_stay(
+    cloud: Path, model: Path, whole: Path, tmp_path: Path
+) -> None:
+    before, answer = codes(cloud), codes(whole)
+
+    def run(name: str, classes: Any) -> np.ndarray:
+        return codes(
+            Path(
+                classify_points(
+                    cloud, model, tmp_path / name, classes=classes, progress=False
+                ).attrs["path"]
+            )
+        )
+
+    np.testing.assert_array_equal(run("a.las", [5]), np.where(before == 5, answer, before))
+    np.testing.assert_array_equal(
+        run("b.las", {"keep": [5, 6]}), np.where(before == 2, answer, before)
+    )
+    assert set(run("c.las", {"write": [6]})) == {6}
+    with pytest.raises(UnknownOptionError, match="keep"):
+        run("d.las", {"kept": [2]})
+    with pytest.raises(OptionError, match="2, 6"):
+        run("d.las", {"write": [9]})
+
+
+def test_points_outside_the_bounds_keep_their_class(
+    cloud: Path, model: Path, tmp_path: Path
+) -> None:
+    x0, y0 = 500_020.0, 5_500_010.0
+    bounds = (x0, y0, x0 + 30, y0 + 50)
+    points = geodl.open_points(cloud, bounds=bounds)
+    classify_points(points, model, tmp_path / "a.laz", classes={"write": [6]}, progress=False)
+    read = laspy.read(cloud)
+    x, y = np.asarray(read.x), np.asarray(read.y)
+    inside = (x >= x0) & (x <= bounds[2]) & (y >= y0) & (y <= bounds[3])
+    np.testing.assert_array_equal(
+        codes(tmp_path / "a.laz"), np.where(inside, 6, np.asarray(read.classification))
+    )
+
+
+def test_a_changed_dataset_is_refused(cloud: Path, model: Path, tmp_path: Path) -> None:
+    points = geodl.open_points(cloud)
+    with pytest.raises(OptionError, match="to_las"):
+        classify_points(points.isel(point=slice(0, 100)), model, tmp_path / "a.laz")
+
+
+def test_features_are_read_and_missing_ones_named(cloud: Path, tmp_path: Path) -> None:
+    returns = PointFeature(name="numberOfReturns", minimum=(1.0,), maximum=(3.0,))
+    own = tiny_points(tmp_path / "own", block_size=SIDE, features=[returns])
+    classify_points(cloud, own, tmp_path / "a.laz", progress=False)
+    red = PointFeature(name="red", minimum=(0.0,), maximum=(255.0,))
+    other = tiny_points(tmp_path / "other", block_size=SIDE, features=[red])
+    with pytest.raises(ModelDataError, match="has no red"):
+        classify_points(cloud, other, tmp_path / "b.laz", progress=False)
+
+
+def test_codes_that_the_point_format_cannot_hold_are_refused(tmp_path: Path) -> None:
+    old = make_cloud(tmp_path / "old.las", points=200, side=30, point_format=1)
+    model = tiny_points(tmp_path / "m", classes={2: "Ground", 64: "Own"}, block_size=SIDE)
+    with pytest.raises(OptionError, match="end at 31"):
+        classify_points(old, model, tmp_path / "a.las", progress=False)
+    classify_points(old, model, tmp_path / "b.las", classes={"write": [2]}, progress=False)
+    assert set(codes(tmp_path / "b.las")) == {2}
+
+
+def test_what_stands_there_is_not_replaced_unasked(
+    cloud: Path, model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.laz"
+    classify_points(cloud, model, path, progress=False)
+    with pytest.raises(OutputExistsError):
+        classify_points(cloud, model, path, progress=False)
+    classify_points(cloud, model, path, overwrite=True, classes=[5], progress=False)
+    assert set(codes(path)) > {2}
+    with pytest.raises(OptionError, match="input itself"):
+        classify_points(path, model, path, overwrite=True, progress=False)
+    with pytest.raises(OptionError, match="suffix"):
+        classify_points(cloud, model, tmp_path / "a.tif", progress=False)
+
+
+def test_the_manifest_tells_what_was_done(whole: Path, cloud: Path) -> None:
+    manifest = read_manifest(whole)
+    assert manifest["points"] == 6000
+    assert manifest["blocks"]["done"] == manifest["tiles"] > 0
+    assert manifest["inputs"][0]["name"] == str(cloud)
+    assert {"read", "model", "sort", "finalise"} <= set(manifest["seconds"])
+    assert json.dumps(manifest)
+    assert not Path(f"{whole}.run").exists()
+
+
+def test_a_cancelled_run_goes_on_with_its_own_tiles(
+    cloud: Path, model: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.laz"
+    watched = point_job.run_blocks
+
+    def stopping(*given: Any, watch: Any = None, **options: Any) -> Any:
+        def stop(done: int, total: int) -> None:
+            if done == 3:
+                options["cancel"].set()
+
+        return watched(*given, watch=watch and stop, **options)
+
+    monkeypatch.setattr(point_job, "run_blocks", stopping)
+    future = classify_points(cloud, model, path, tile_size=15, progress=False, future=True)
+    with pytest.raises(RunCancelledError):
+        future.result(timeout=60)
+    assert not path.exists()
+    monkeypatch.undo()
+    with pytest.raises(RunMismatchError):
+        classify_points(cloud, model, path, classes=[2], progress=False)
+    classify_points(cloud, model, path, tile_size=31, progress=False)
+    np.testing.assert_array_equal(codes(path), codes(whole))
+    manifest = read_manifest(path)
+    assert manifest["layout"]["size"] == 15
+    assert manifest["blocks"]["resumed"] >= 3
+
+
+def test_an_estimate_writes_nothing(cloud: Path, model: Path, tmp_path: Path) -> None:
+    hours = classify_points(cloud, model, tmp_path / "a.laz", estimate=True)
+    assert isinstance(hours, float)
+    assert 0 < hours < 0.1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cloud_without_points_gives_one(model: Path, tmp_path: Path) -> None:
+    header = laspy.LasHeader(point_format=6)
+    laspy.LasData(header).write(tmp_path / "none.laz")
+    found = classify_points(tmp_path / "none.laz", model, tmp_path / "a.laz", progress=False)
+    assert found.sizes["point"] == 0
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "name",
+    ["1.2-with-color.copc.laz", "extrabytes.las", "fullwave.laz", "bad-geotiff-keys.las",
+     "malformed_extrabytes.las", "no-points.las", "las14_pdrf6.laz"],
+)  # fmt: skip
+def test_real_files_of_every_kind_change_in_their_classes_only(
+    sample_data: Path, model: Path, tmp_path: Path, name: str
+) -> None:
+    file, copy = sample_data / "lidar_formats" / name, tmp_path / "copy.laz"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", geodl.base.errors.DataWarning)
+        classify_points(file, model, copy, progress=False)
+    before, after = laspy.read(file), laspy.read(copy)
+    assert len(before) == len(after)
+    for dimension in before.point_format.dimension_names:
+        if dimension != "classification":
+            one, other = np.asarray(before[dimension]), np.asarray(after[dimension])
+            assert one.tobytes() == other.tobytes(), dimension
+    assert set(np.unique(after.classification)) <= {2, 6}
