@@ -11,6 +11,7 @@ MODELS = Registry(
         "FasterRCNN": "geodl.models.faster_rcnn:FasterRCNN",
         "RetinaNet": "geodl.models.retina_net:RetinaNet",
         "FeatureClassifier": "geodl.models.feature_classifier:FeatureClassifier",
+        "MaskRCNN": "geodl.models.mask_rcnn:MaskRCNN",
         "UnetClassifier": "geodl.models.unet_classifier:UnetClassifier",
         "ChangeDetector": "geodl.models.change_detector:ChangeDetector",
         "MultiTaskRoadExtractor": "geodl.models.multi_task_road_extractor:MultiTaskRoadExtractor",
@@ -19,6 +20,9 @@ MODELS = Registry(
         "BDCNEdgeDetector": "geodl.models.bdcn_edge_detector:BDCNEdgeDetector",
         "PSPNetClassifier": "geodl.models.pspnet_classifier:PSPNetClassifier",
         "DeepLab": "geodl.models.deeplab:DeepLab",
+        "PointCNN": "geodl.models.point_cnn:PointCNN",
+        "RandLANet": "geodl.models.randla_net:RandLANet",
+        "SQNSeg": "geodl.models.sqn_seg:SQNSeg",
     },
     group="geodl.models",
 )

@@ -14,6 +14,7 @@ _PUBLIC = {
     "FasterRCNN": "geodl.models.faster_rcnn:FasterRCNN",
     "RetinaNet": "geodl.models.retina_net:RetinaNet",
     "FeatureClassifier": "geodl.models.feature_classifier:FeatureClassifier",
+    "MaskRCNN": "geodl.models.mask_rcnn:MaskRCNN",
     "UnetClassifier": "geodl.models.unet_classifier:UnetClassifier",
     "ChangeDetector": "geodl.models.change_detector:ChangeDetector",
     "MultiTaskRoadExtractor": "geodl.models.multi_task_road_extractor:MultiTaskRoadExtractor",
@@ -22,10 +23,14 @@ _PUBLIC = {
     "BDCNEdgeDetector": "geodl.models.bdcn_edge_detector:BDCNEdgeDetector",
     "PSPNetClassifier": "geodl.models.pspnet_classifier:PSPNetClassifier",
     "DeepLab": "geodl.models.deeplab:DeepLab",
+    "PointCNN": "geodl.models.point_cnn:PointCNN",
+    "RandLANet": "geodl.models.randla_net:RandLANet",
+    "SQNSeg": "geodl.models.sqn_seg:SQNSeg",
     "detect_objects": "geodl.tools.detect_objects:detect_objects",
     "detect_change_using_deep_learning": (
         "geodl.tools.detect_change:detect_change_using_deep_learning"
     ),
+    "classify_objects": "geodl.tools.classify_objects:classify_objects",
     "classify_pixels": "geodl.tools.classify_pixels:classify_pixels",
     "compute_accuracy_for_object_detection": (
         "geodl.tools.object_accuracy:compute_accuracy_for_object_detection"

@@ -153,6 +153,39 @@ class PointClassifier(TorchModel):
             self, Path(path), None if output_path is None else Path(output_path), batch
         )
 
+    def predict_las(
+        self,
+        path: str | os.PathLike[str],
+        output_path: str | os.PathLike[str] | None = None,
+        print_metrics: bool = False,
+        **kwargs: Any,
+    ) -> Path:
+        """Classify LAS or LAZ files; a short way to :func:`geodl.classify_points`.
+
+        Parameters
+        ----------
+        path
+            A file, or a folder of files.
+        output_path
+            The file to write, or a folder for several; None is ``results`` beside the file or
+            inside the folder.
+        print_metrics
+            Print precision, recall and F1 against the classes that the files hold already.
+
+        Returns
+        -------
+        Where the results are.
+
+        Raises
+        ------
+        As :func:`geodl.classify_points`.
+        """
+        from geodl.models.point_files import classify_las
+
+        check_known(kwargs, (), "predict_las()")
+        target = None if output_path is None else Path(output_path)
+        return classify_las(self, Path(path), target, as_bool(print_metrics, "print_metrics"))
+
     def show_results(self, rows: int = 2, **kwargs: Any) -> Any:
         """Truth on the left and prediction on the right, for some validation blocks.
 

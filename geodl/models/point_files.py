@@ -18,6 +18,7 @@ from geodl.core.contract import ModelContract
 from geodl.formats.hdf5 import open_h5, rows
 from geodl.formats.pctd import BlockTable, check_xyz, read_table
 from geodl.formats.point_blocks import STATISTICS, part, read_statistics
+from geodl.tasks.pixel_metrics import accuracy, mean_iou, precision_recall_f1
 from geodl.train.device import net_device, to_device
 
 if TYPE_CHECKING:
@@ -142,6 +143,53 @@ def classify_h5(model: PointClassifier, path: Path, output: Path | None, batch_s
                     trust[start : start + count] = own.max(axis=1)
                     each[start + 1 : start + 1 + count] = own
     return output
+
+
+def classify_las(
+    model: PointClassifier, path: Path, output: Path | None, print_metrics: bool
+) -> Path:
+    """See :meth:`geodl.models.point_classifier.PointClassifier.predict_las`."""
+    from geodl.base.tools import TOOLS
+
+    path = path.expanduser()
+    if output is None:
+        folder = path if path.is_dir() else path.parent
+        several = path.is_dir() and len(_clouds(path)) > 1
+        name = path.name if path.is_file() else next((f.name for f in _clouds(path)), "")
+        output = folder / _RESULTS if several else folder / _RESULTS / name
+        output.parent.mkdir(parents=True, exist_ok=True)
+    source: Any = _clouds(path) if path.is_dir() else path
+    result = TOOLS["classify_points"](source, model, output)
+    if print_metrics:
+        print(_metrics_text(model, source, result))  # noqa: T201  what the argument asks for
+    return Path(result.attrs["path"])
+
+
+def _clouds(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in (".las", ".laz"))
+
+
+def _metrics_text(model: PointClassifier, source: Any, result: Any) -> str:
+    """A table of precision, recall and F1 of the codes that the model knows."""
+    from geodl.io.points import open_points
+
+    codes = np.array(model.task.codes, np.int64)
+    counts = np.zeros((len(codes), len(codes)), np.int64)
+    truth = open_points(source)["classification"].data
+    found = result["classification"].data.rechunk(truth.chunks)
+    for one, other in zip(truth.blocks, found.blocks, strict=True):
+        pairs = np.stack([np.asarray(one), np.asarray(other)]).astype(np.int64)
+        known = np.isin(pairs, codes).all(axis=0)
+        places = np.searchsorted(codes, pairs[:, known])
+        flat = np.bincount(places[0] * len(codes) + places[1], minlength=len(codes) ** 2)
+        counts += flat.reshape(len(codes), len(codes))
+    rows = np.stack(precision_recall_f1(counts), axis=1)
+    lines = [f"{'class':<24}{'precision':>10}{'recall':>10}{'f1':>10}"]
+    lines += [
+        f"{name:<24}" + "".join(f"{value:>10.4f}" for value in row)
+        for name, row in zip(model.code_names(), rows, strict=True)
+    ]
+    return "\n".join([*lines, f"accuracy {accuracy(counts):.4f}, mean IoU {mean_iou(counts):.4f}"])
 
 
 def _places(tiles: Sequence[np.ndarray]) -> list[tuple[int, int, int]]:

@@ -102,13 +102,16 @@ def random_encoder(given: Any) -> dict[str, Any]:
 
 
 def random_task(
-    classes: ClassTable, parameters: Mapping[str, Any], encoder: Mapping[str, Any]
+    classes: ClassTable,
+    parameters: Mapping[str, Any],
+    encoder: Mapping[str, Any],
+    kind: str = "random",
 ) -> PointTask:
-    """The task of a network with random sampling."""
+    """The task of a network with random sampling; ``kind`` names its levels."""
     return PointTask(
         classes,
         codes=parameters["codes"],
         focal_loss=parameters["focal_loss"],
         class_weights=parameters["class_weights"],
-        levels={"kind": "random", "ratios": encoder["sub_sampling_ratio"], "k": encoder["k_n"]},
+        levels={"kind": kind, "ratios": encoder["sub_sampling_ratio"], "k": encoder["k_n"]},
     )

@@ -7,7 +7,7 @@ by distances in batches on a GPU. The points of all blocks of a batch are packed
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,7 +152,104 @@ def random_levels(
     return {"order": torch.cat(order), "block": torch.cat(block), **packer.joined()}
 
 
-_KINDS = {"random": random_levels}
+def query_levels(
+    points: Tensor,
+    length: Tensor,
+    *,
+    ratios: Sequence[int],
+    k: int,
+    generator: torch.Generator | None = None,
+) -> Levels:
+    """Levels by random sampling, and for each point its three nearest in every sampled level.
+
+    Returns
+    -------
+    As of :func:`random_levels`, and ``near``: per sampled level int64 (S, 3), rows of that level.
+    """
+    levels = random_levels(points, length, ratios=ratios, k=k, generator=generator)
+    packer = Packer()
+    starts = [0] * len(ratios)
+    first = 0
+    for count in length.tolist():
+        own = points.flatten(0, 1)[levels["order"][first : first + count], :3]
+        first += count
+        kept = [own]
+        for ratio in ratios:
+            kept.append(kept[-1][: max(1, len(kept[-1]) // ratio)])
+        packer.add("near", [nearest(level, own, 3) for level in kept[1:]], starts)
+        starts = [start + len(level) for start, level in zip(starts, kept[1:], strict=True)]
+    return {**levels, **packer.joined()}
+
+
+def farthest_levels(
+    points: Tensor,
+    length: Tensor,
+    *,
+    counts: Sequence[int],
+    k: Sequence[int],
+    dilation: Sequence[int],
+    sample: int,
+    generator: torch.Generator | None = None,
+) -> Levels:
+    """Levels of representative points that lie far from each other, as PointCNN takes them.
+
+    A block of more than ``sample`` points is run in parts, each a random draw; with a generator
+    (in training) only one part is taken.
+
+    Parameters
+    ----------
+    counts
+        Representative points per layer; -1 for all of the layer before.
+    k, dilation
+        Per layer: of the ``k * dilation`` nearest points every ``dilation``-th is taken.
+
+    Returns
+    -------
+    ``order`` and ``block`` as of :func:`random_levels`, where parts count as blocks;
+    ``neighbours``: of level 0 in itself, int64 (S, k); ``down``: per layer the rows of the level
+    before that represent it; ``into``: per layer int64 (S_l, k), their neighbours there; ``back``:
+    per layer int64 (S_(l - 1), k), neighbours in it of the level before.
+    """
+    packer = Packer()
+    order: list[Tensor] = []
+    block: list[Tensor] = []
+    layers = list(zip(counts, k, dilation, strict=True))
+    starts = [0] * (len(layers) + 1)
+    for number, count in enumerate(length.tolist()):
+        rows = order_of(points[number, :count], generator).to(points.device)
+        parts = -(-count // sample)
+        for part in (
+            [rows[:sample]] if generator is not None else [rows[i::parts] for i in range(parts)]
+        ):
+            order.append(part + number * points.shape[1])
+            block.append(torch.full((len(part),), len(block), device=points.device))
+            xyz = points[number, part, :3]
+            packer.add("neighbours", [nearest(xyz, xyz, max(k[0], 8))], starts[:1])
+            sizes = [len(xyz)]
+            tables: dict[str, list[Tensor]] = {"down": [], "into": [], "back": []}
+            for most, near, step in layers:
+                kept = representatives(xyz, most)
+                chosen = xyz[kept]
+                tables["down"].append(kept)
+                tables["into"].append(nearest(xyz, chosen, near * step)[:, ::step])
+                tables["back"].append(nearest(chosen, xyz, near))
+                xyz = chosen
+                sizes.append(len(xyz))
+            packer.add("down", tables["down"], starts[:-1])
+            packer.add("into", tables["into"], starts[:-1])
+            packer.add("back", tables["back"], starts[1:])
+            starts = [start + size for start, size in zip(starts, sizes, strict=True)]
+    return {"order": torch.cat(order), "block": torch.cat(block), **packer.joined()}
+
+
+def representatives(xyz: Tensor, count: int) -> Tensor:
+    """int64 rows of at most ``count`` points that lie far apart; all for -1."""
+    if count < 0 or count >= len(xyz):
+        return torch.arange(len(xyz), device=xyz.device)
+    return farthest(xyz, count)
+
+
+_KINDS: dict[str, Callable[..., Levels]] = {"random": random_levels, "query": query_levels, "farthest": farthest_levels}
 
 
 def make_levels(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -102,21 +102,36 @@ class PointEncoder(nn.Module):
         )
         self.widths = tuple(widths)
 
-    def forward(self, points: Tensor, levels: Mapping[str, Any]) -> list[Tensor]:
-        """Features of each level, finest first: before sampling, and last after it."""
+    def columns_of(self, points: Tensor, levels: Mapping[str, Any]) -> Tensor:
+        """float32 (S, inputs): columns of the packed points, and of their surroundings."""
         columns = points.flatten(0, 1)[levels["order"]]
-        xyz = columns[:, :3]
-        shape = self.shape(xyz, levels["block"], levels["neighbours"][0])
-        features = self.stem(torch.cat([columns, shape], dim=1))
-        found = []
+        shape = self.shape(columns[:, :3], levels["block"], levels["neighbours"][0])
+        return torch.cat([columns, shape], dim=1)
+
+    def aggregated(
+        self, columns: Tensor, levels: Mapping[str, Any]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Per level, its features before sampling; places and features of the points kept."""
+        xyz, features = columns[:, :3], self.stem(columns)
         for i, block in enumerate(self.blocks):
             neighbours = levels["neighbours"][i]
             geometry = local_geometry(xyz, neighbours, self.spacings[i])
-            features = block(features, geometry, neighbours)
-            found.append(features)
+            whole = block(features, geometry, neighbours)
             kept = levels["down"][i]
-            features, xyz = features[kept], xyz[kept]
-        return [*found, features]
+            features, xyz = whole[kept], xyz[kept]
+            yield whole, xyz, features
+
+    def sampled(
+        self, columns: Tensor, levels: Mapping[str, Any]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Places (S_l, 3) and features of the points that each level keeps."""
+        found = [(xyz, features) for _, xyz, features in self.aggregated(columns, levels)]
+        return [xyz for xyz, _ in found], [features for _, features in found]
+
+    def forward(self, points: Tensor, levels: Mapping[str, Any]) -> list[Tensor]:
+        """Features of each level before sampling, finest first, and last those after it."""
+        found = list(self.aggregated(self.columns_of(points, levels), levels))
+        return [*(whole for whole, _, _ in found), found[-1][2]]
 
 
 class RandLANetwork(nn.Module):

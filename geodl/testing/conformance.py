@@ -95,6 +95,11 @@ def check_model(case: ModelCase, folder: Path) -> None:
     folder
         Empty; chips and packages go there.
     """
+    if case.model_class.kind in ("points", "boxes3d"):
+        from geodl.testing.point_conformance import check_point_model
+
+        check_point_model(case, folder)
+        return
     data = case.data(case.chips(folder), folder / "work")
     model = case.model(data)
     check_face(model)
@@ -208,8 +213,17 @@ def sample_targets(task: Any, bands: int, side: int) -> dict[str, Any]:
             corner = torch.arange(count, dtype=torch.float32)[:, None] * 4 + 3
             boxes = torch.cat([corner, corner, corner + 16, corner + 20], dim=1)
             target = {"boxes": boxes, "labels": torch.arange(1, count + 1)}
+            if task.kind == "instances":
+                target["masks"] = _filled(boxes, side)
         items.append({"image": image, "name": str(number), "target": target})
     return dict(task.collate(items))
+
+
+def _filled(boxes: Tensor, side: int) -> Tensor:
+    """bool (N, side, side): the pixels of boxes."""
+    place = torch.arange(side) + 0.5
+    inside = (place > boxes[:, None, :2].mT) & (place < boxes[:, None, 2:].mT)
+    return inside[:, 1, :, None] & inside[:, 0, None]
 
 
 def answers(net: Any, x: Tensor) -> list[Tensor]:

@@ -21,12 +21,14 @@ FEW_REGIONS = {
     "rpn_pre_nms_top_n_train": 128, "rpn_post_nms_top_n_train": 64,
     "rpn_pre_nms_top_n_test": 64, "rpn_post_nms_top_n_test": 32, "box_batch_size_per_image": 32,
 }  # fmt: skip
+FEW_POINTS = {"out_channels": [4, 8], "sub_sampling_ratio": [4, 4], "k_n": 6}
 # Arguments that make a tiny model; a model without a row is made with its defaults.
 TINY: dict[str, dict[str, Any]] = {
     "SingleShotDetector": {"backbone": "resnet18", "grids": [8], "drop": 0.0},
     "FasterRCNN": {"backbone": "resnet18", **FEW_REGIONS},
     "RetinaNet": {"backbone": "resnet18", "scales": [0.5], "ratios": [1.0]},
     "FeatureClassifier": {"backbone": "resnet18"},
+    "MaskRCNN": {"backbone": "resnet18", "pointrend": True, **FEW_REGIONS},
     "UnetClassifier": {"backbone": "resnet18"},
     "ChangeDetector": {},
     "MultiTaskRoadExtractor": {},
@@ -35,6 +37,12 @@ TINY: dict[str, dict[str, Any]] = {
     "BDCNEdgeDetector": {"backbone": "resnet18"},
     "PSPNetClassifier": {"backbone": "resnet18", "unet_aux_loss": True, "pointrend": True},
     "DeepLab": {"backbone": "resnet18", "pointrend": True},
+    "RandLANet": {"encoder_params": FEW_POINTS},
+    "SQNSeg": {"encoder_params": FEW_POINTS, "focal_loss": True, "class_weights": "balanced"},
+    "PointCNN": {
+        "encoder_params": {"out_channels": [4, 8], "P": [-1, 32], "K": [6, 6], "D": [1, 2], "m": 1},
+        "sample_point_num": 128,
+    },
 }
 # Models that miss a rule, with the reason. None so far.
 EXCEPTIONS: dict[str, str] = {}
