@@ -6,9 +6,11 @@ from geodl.base.registry import lazy_attributes
 
 _PUBLIC = {
     "ModelCase": "geodl.testing.conformance:ModelCase",
+    "Dates": "geodl.testing.scene:Dates",
     "Scene": "geodl.testing.scene:Scene",
     "check_model": "geodl.testing.conformance:check_model",
     "make_chips": "geodl.testing.chips:make_chips",
+    "make_dates": "geodl.testing.scene:make_dates",
     "make_scene": "geodl.testing.scene:make_scene",
 }
 

@@ -61,6 +61,8 @@ class Landscape:
         bool (ceil(H / 4), ceil(W / 4)), True where nothing more may be placed.
     angle
         Radians by which fields and roads are turned.
+    road
+        bool (H, W), True on roads.
     outlines
         Every object, in the order it was painted.
     """
@@ -68,6 +70,7 @@ class Landscape:
     latent: FloatArray
     occupied: NDArray[np.bool_]
     angle: float
+    road: NDArray[np.bool_]
     outlines: list[Outline] = field(default_factory=list)
 
 
@@ -102,7 +105,7 @@ def paint_landscape(
     """
     terrain = make_terrain(rng, rows, cols)
     taken = terrain.road if blocked is None else terrain.road | blocked
-    land = Landscape(terrain.latent, _coarse(taken), terrain.angle)
+    land = Landscape(terrain.latent, _coarse(taken), terrain.angle, terrain.road)
     leaf = 0.6 * smooth_noise(rng, rows, cols, 2.5) + 0.5 * smooth_noise(rng, rows, cols, 1)
     painters: dict[str, Callable[[], None]] = {
         "pond": lambda: _add_ponds(rng, land, leaf),
@@ -115,6 +118,15 @@ def paint_landscape(
             painter()
     np.clip(land.latent, 0.01, 1.0, out=land.latent)
     return land
+
+
+def build_more(rng: np.random.Generator, land: Landscape) -> list[Outline]:
+    """Put up buildings where there is room, in place; their outlines."""
+    rows, cols = land.latent.shape[1:]
+    before = len(land.outlines)
+    _add_buildings(rng, land, 0.6 * smooth_noise(rng, rows, cols, 2.5))
+    np.clip(land.latent, 0.01, 1.0, out=land.latent)
+    return land.outlines[before:]
 
 
 def _coarse(taken: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -20,8 +20,8 @@ from geodl.base.errors import OptionError
 from geodl.base.options import check_choice
 from geodl.core.classes import ClassTable
 from geodl.core.grid import GeoGrid
-from geodl.testing.landscape import KINDS, Outline, paint_landscape
-from geodl.testing.terrain import FloatArray
+from geodl.testing.landscape import ALWAYS, KINDS, Outline, build_more, paint_landscape
+from geodl.testing.terrain import FloatArray, smooth_noise
 
 # Reflectance 1 as a stored number; 0 is nodata, so valid pixels are 1 at least.
 _FULL_SCALE = {"uint8": 255.0, "uint16": 10000.0, "int16": 10000.0, "float32": 1.0}
@@ -43,17 +43,37 @@ class Scene:
         GeoPackage of polygons with ``class_name`` (text) and ``classvalue`` (1, 2, ...).
     class_raster
         GeoTIFF uint8 on the raster's grid: class values, 0 background, 255 outside the data.
+    road_raster
+        Likewise: 1 on roads.
     classes
         In the order they were asked for; values count from 1.
     grid
-        Of both rasters.
+        Of all rasters.
     """
 
     raster: Path
     labels: Path
     class_raster: Path
+    road_raster: Path
     classes: ClassTable
     grid: GeoGrid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dates:
+    """Files of one generated scene at two dates.
+
+    Attributes
+    ----------
+    before, after
+        GeoTIFFs, tiled, with nodata as a scene has it; the later one is also lit otherwise.
+    change_raster
+        GeoTIFF uint8 on their grid: 1 where there are new buildings, 0 where not, 255 outside.
+    """
+
+    before: Path
+    after: Path
+    change_raster: Path
 
 
 def make_scene(
@@ -73,8 +93,8 @@ def make_scene(
     Parameters
     ----------
     folder
-        Made if it is not there; ``scene.tif``, ``labels.gpkg`` and ``classes.tif`` in it are
-        replaced.
+        Made if it is not there; ``scene.tif``, ``labels.gpkg``, ``classes.tif`` and ``roads.tif``
+        in it are replaced.
     seed
         Everything that varies; another seed is another landscape of the same kind.
     size
@@ -114,21 +134,82 @@ def make_scene(
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    transform = _transform(crs, cell_size)
-    wkt = None if crs is None else rasterio.crs.CRS.from_user_input(crs).to_wkt()
-    grid = GeoGrid(width=cols, height=rows, transform=tuple(transform)[:6], crs=wkt)
-    nodata = _FLOAT_NODATA if dtype == "float32" else 0
-    _write_raster(folder / "scene.tif", pixels, grid, nodata, _band_names(bands))
+    grid = _grid(rows, cols, crs, cell_size)
+    _write_raster(folder / "scene.tif", pixels, grid, _nodata(dtype), _band_names(bands))
     _write_labels(folder / "labels.gpkg", labelled, table, grid)
     truth = _class_raster(labelled, table, outside)
     _write_raster(folder / "classes.tif", truth[None], grid, 255, ("class",))
+    roads = np.where(outside, 255, land.road).astype(np.uint8)
+    _write_raster(folder / "roads.tif", roads[None], grid, 255, ("class",))
     return Scene(
         raster=folder / "scene.tif",
         labels=folder / "labels.gpkg",
         class_raster=folder / "classes.tif",
+        road_raster=folder / "roads.tif",
         classes=table,
         grid=grid,
     )
+
+
+def make_dates(
+    folder: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    size: tuple[int, int] = (512, 512),
+    bands: int = 3,
+    dtype: str = "uint8",
+    cell_size: float = 0.5,
+    crs: str | None = "EPSG:32633",
+) -> Dates:
+    """Write a scene at two dates, between which buildings were put up; the same for one seed.
+
+    Parameters
+    ----------
+    folder
+        Made if it is not there; ``before.tif``, ``after.tif`` and ``change.tif`` in it are
+        replaced.
+    seed, size, bands, dtype, cell_size, crs
+        As for :func:`make_scene`.
+
+    Raises
+    ------
+    OptionError
+        A dtype, size or number of bands that is not offered.
+    """
+    rows, cols = _check(size, bands, dtype, ALWAYS)
+    rng = np.random.default_rng([20261, seed])
+    outside = _corner(rows, cols)
+    land = paint_landscape(rng, rows, cols, ALWAYS, outside)
+    before = _to_numbers(_mix(rng, land.latent, bands), dtype, outside)
+    built = build_more(rng, land)
+    # Another hour and season: brightness by band, and grass that has grown or dried.
+    land.latent *= rng.uniform(0.88, 1.12, (4, 1, 1)).astype(np.float32)
+    land.latent *= 1 + 0.04 * smooth_noise(rng, rows, cols, 60)
+    after = _to_numbers(_mix(rng, land.latent, bands), dtype, outside)
+    table = ClassTable.from_mapping({1: "building"})
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    grid = _grid(rows, cols, crs, cell_size)
+    for name, pixels in (("before", before), ("after", after)):
+        _write_raster(folder / f"{name}.tif", pixels, grid, _nodata(dtype), _band_names(bands))
+    change = _class_raster(built, table, outside)
+    _write_raster(folder / "change.tif", change[None], grid, 255, ("class",))
+    return Dates(
+        before=folder / "before.tif",
+        after=folder / "after.tif",
+        change_raster=folder / "change.tif",
+    )
+
+
+def _grid(rows: int, cols: int, crs: str | None, cell_size: float) -> GeoGrid:
+    transform = _transform(crs, cell_size)
+    wkt = None if crs is None else rasterio.crs.CRS.from_user_input(crs).to_wkt()
+    return GeoGrid(width=cols, height=rows, transform=tuple(transform)[:6], crs=wkt)
+
+
+def _nodata(dtype: str) -> float:
+    return _FLOAT_NODATA if dtype == "float32" else 0
 
 
 def _check(

@@ -11,7 +11,7 @@ import rasterio
 import rasterio.features
 
 from geodl.base.errors import OptionError
-from geodl.testing import make_scene
+from geodl.testing import make_dates, make_scene
 from geodl.testing.terrain import smooth_noise
 
 
@@ -155,3 +155,34 @@ def test_noise_has_mean_zero_and_deviation_about_one(scale: float) -> None:
         assert 0.7 < noise.std() < 1.3
     step = np.abs(np.diff(noise, axis=0)).mean()
     assert step < 3 / scale
+
+
+def test_roads_are_asphalt_or_gravel_and_no_object_stands_on_them(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path, size=(400, 400), seed=1)
+    with rasterio.open(scene.road_raster) as file:
+        roads = file.read(1)
+        assert file.nodata == 255
+    with rasterio.open(scene.class_raster) as file:
+        truth = file.read(1)
+    assert set(np.unique(roads)) == {0, 1, 255}
+    assert ((roads == 255) == (truth == 255)).all()
+    assert not (truth[roads == 1] == 1).any()
+    with rasterio.open(scene.raster) as file:
+        red, _, blue = file.read().astype(float)
+    grey = np.abs(red - blue)
+    assert grey[roads == 1].mean() < 0.5 * grey[roads == 0].mean()
+
+
+def test_dates_differ_by_new_buildings_and_the_light(tmp_path: Path) -> None:
+    dates = make_dates(tmp_path / "a", size=(256, 256), seed=3)
+    again = make_dates(tmp_path / "b", size=(256, 256), seed=3)
+    read = []
+    for path in (dates.before, dates.after, dates.change_raster, again.after):
+        with rasterio.open(path) as file:
+            read.append(file.read().astype(int))
+    before, after, change, same = read
+    assert (after == same).all()
+    step = np.abs(after - before).mean(axis=0)
+    assert 0.005 < (change[0] == 1).mean() < 0.3
+    assert step[change[0] == 1].mean() > 3 * step[change[0] == 0].mean() > 0
+    assert ((change[0] == 255) == (before == 0).all(axis=0)).all()
