@@ -36,7 +36,8 @@ def start_processes(spec: Spec, worker_class: str, count: int, **options: Any) -
         "host": _HOST,
         "port": 0,
         "dashboard": spec.dashboard_address is not None,
-        "dashboard_address": spec.dashboard_address,
+        # Without a dashboard the scheduler still answers HTTP, somewhere.
+        "dashboard_address": spec.dashboard_address or ":0",
     }
     worker = {
         "host": _HOST,
