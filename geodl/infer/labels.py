@@ -132,7 +132,8 @@ class LabelBlocks:
             if block is None:
                 continue
             shape = None if spec.shapes is None else spec.shapes[position : position + 1]
-            yield row, network_chip(block, window, self.tile_px, shape)
+            black = self.source.nodata == 0
+            yield row, network_chip(block, window, self.tile_px, shape, black_is_empty=black)
 
 
 def from_payload(payload: bytes) -> list[tuple[int, Label]]:
@@ -141,7 +142,12 @@ def from_payload(payload: bytes) -> list[tuple[int, Label]]:
 
 
 def network_chip(
-    block: RasterBlock, window: Window, tile_px: int, shape: np.ndarray | None = None
+    block: RasterBlock,
+    window: Window,
+    tile_px: int,
+    shape: np.ndarray | None = None,
+    *,
+    black_is_empty: bool = False,
 ) -> np.ndarray:
     """A chip's pixels as the network was trained on them.
 
@@ -156,6 +162,8 @@ def network_chip(
     shape
         object (1,): the feature in pixels of the raster, around which pixels become 0; None:
         all pixels count.
+    black_is_empty
+        Whether 0 says that there is no data, as it then did in the chips of training.
 
     Returns
     -------
@@ -169,7 +177,7 @@ def network_chip(
             part = to_pixels(part, Affine.scale(scale[1], scale[0]))
         outside = outside_part(part, size)
         data = np.where(outside, block.data.dtype.type(0), block.data)
-        block = RasterBlock(data, block.mask)
+        block = RasterBlock(data, block.mask & ~outside if black_is_empty else block.mask)
     if size != (tile_px, tile_px):
         valid = None if block.mask.all() else block.mask
         data, valid = resized_chip(block.data, valid, (tile_px, tile_px))

@@ -53,6 +53,7 @@ def read_features(
     assume_crs: Any = None,
     layer: str | int | None = None,
     may_be_empty: bool = False,
+    keep_missing: bool = False,
 ) -> gpd.GeoDataFrame:
     """Features with valid geometries, in the CRS that is asked for.
 
@@ -68,10 +69,12 @@ def read_features(
         Name or position of the layer in a file with several.
     may_be_empty
         Take a layer without features, such as detections where nothing was found.
+    keep_missing
+        Keep rows without geometry.
 
     Returns
     -------
-    A GeoDataFrame of its own; rows without geometry are dropped with a warning.
+    A GeoDataFrame of its own; rows without geometry are dropped with a warning unless kept.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def read_features(
         The features state no CRS though ``crs`` is given, or cannot be brought there.
     """
     frame, label, stated = _read(source, layer)
-    frame = _with_geometry(frame, label, may_be_empty)
+    frame = _with_geometry(frame, label, may_be_empty, keep_missing)
     assumed = None if assume_crs is None else crs_text(assume_crs, "assume_crs")
     if not stated:
         frame = frame.set_crs(assumed, allow_override=True)
@@ -237,7 +240,9 @@ def _geojson_states_crs(location: Location, frame: gpd.GeoDataFrame) -> bool:
     return bool(xmin >= -360 and xmax <= 360 and ymin >= -90.001 and ymax <= 90.001)
 
 
-def _with_geometry(frame: Any, label: str, may_be_empty: bool) -> gpd.GeoDataFrame:
+def _with_geometry(
+    frame: Any, label: str, may_be_empty: bool, keep_missing: bool
+) -> gpd.GeoDataFrame:
     try:
         geometry = frame.geometry
     except AttributeError:
@@ -253,7 +258,7 @@ def _with_geometry(frame: Any, label: str, may_be_empty: bool) -> gpd.GeoDataFra
     lost = int((~usable).sum())
     if lost == len(frame):
         raise DataError(f"None of the {lost} features of {label} has a geometry.")
-    if lost:
+    if lost and not keep_missing:
         warnings.warn(
             f"{lost} of {len(frame)} features of {label} have no geometry and are left out.",
             DataWarning,
@@ -282,7 +287,7 @@ def features_identity(frame: gpd.GeoDataFrame) -> dict[str, Any]:
     """JSON that changes when the features change: a digest of geometries, columns and CRS."""
     digest = hashlib.sha256()
     for shape in frame.geometry.to_wkb():
-        digest.update(shape)
+        digest.update(shape or b"missing")
     for name in sorted(map(str, frame.columns.drop(frame.geometry.name))):
         digest.update(name.encode("utf-8"))
         hashes = pd.util.hash_pandas_object(frame[name].astype(str), index=False)

@@ -250,15 +250,23 @@ class ToolCall:
 
     def _estimate(self, raster: Any, _: Any) -> float:
         with self._prepared(raster) as job:
-            return estimated_hours(job)
+            return self._hours(job)
 
     def _plan(self, raster: Any, _: Any) -> RunPlan:
         client = active_client() if self.client is None else self.client
         with self._prepared(raster, client) as job:
-            job, plan = planned(job, client, fixed_block=self.block_size is not None)
+            job, plan = self._planned(job, client)
             # Only workers can tell what their GPUs take.
             here = client is None or job.device == "cpu"
-            return replace(plan, worker_hours=estimated_hours(job) if here else None)
+            return replace(plan, worker_hours=self._hours(job) if here else None)
+
+    def _planned(self, job: Any, client: Any) -> tuple[Any, Any]:
+        """The job as it will be run, and what is said of it."""
+        return planned(job, client, fixed_block=self.block_size is not None)
+
+    def _hours(self, job: Any) -> float:
+        """Worker-hours that a job will take."""
+        return estimated_hours(job)
 
     def _run_one(
         self, raster: Any, output_name: str | os.PathLike[str] | None, handle: RunFuture | None
@@ -274,7 +282,7 @@ class ToolCall:
             )
             if self.check is not None:
                 self.check(job, product)
-            job, plan = planned(job, client, fixed_block=self.block_size is not None)
+            job, plan = self._planned(job, client)
             return run_job(
                 job,
                 plan,

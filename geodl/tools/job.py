@@ -115,7 +115,7 @@ def prepared(
                 f"{contract.kind}."
             )
         source = job_source(raster, contract, where)
-        _check_cell_size(source.grid, contract)
+        check_cell_size(source.grid, contract)
         options = tile_options(contract, model_arguments)
         plan = TilePlan.make(
             source.grid,
@@ -148,7 +148,8 @@ def prepared(
         )
 
 
-def _check_cell_size(grid: GeoGrid, contract: ModelContract) -> None:
+def check_cell_size(grid: GeoGrid, contract: ModelContract) -> None:
+    """Warn of cells of another size than those that the model was trained on."""
     if contract.cell_size is None or grid.crs is None:
         return
     cell = max(grid.cell_size_xy) * metres_per_unit(grid.crs)
