@@ -8,6 +8,9 @@ MODELS = Registry(
     "model",
     {
         "SingleShotDetector": "geodl.models.single_shot_detector:SingleShotDetector",
+        "DETReg": "geodl.models.detreg:DETReg",
+        "RTDetrV2": "geodl.models.rt_detr_v2:RTDetrV2",
+        "DFine": "geodl.models.d_fine:DFine",
         "FasterRCNN": "geodl.models.faster_rcnn:FasterRCNN",
         "RetinaNet": "geodl.models.retina_net:RetinaNet",
         "FeatureClassifier": "geodl.models.feature_classifier:FeatureClassifier",

@@ -19,16 +19,20 @@ from geodl.testing.conformance import ModelCase, check_model, same, sample_targe
 
 FEW_REGIONS = {
     "rpn_pre_nms_top_n_train": 128, "rpn_post_nms_top_n_train": 64,
-    "rpn_pre_nms_top_n_test": 64, "rpn_post_nms_top_n_test": 32, "box_batch_size_per_image": 32,
+    "rpn_pre_nms_top_n_test": 64, "rpn_post_nms_top_n_test": 16, "box_batch_size_per_image": 16,
 }  # fmt: skip
+FEW_QUERIES = {"num_queries": 20, "width": 64, "encoder_layers": 1, "decoder_layers": 2}
 FEW_POINTS = {"out_channels": [4, 8], "sub_sampling_ratio": [4, 4], "k_n": 6}
 # Arguments that make a tiny model; a model without a row is made with its defaults.
 TINY: dict[str, dict[str, Any]] = {
     "SingleShotDetector": {"backbone": "resnet18", "grids": [8], "drop": 0.0},
     "FasterRCNN": {"backbone": "resnet18", **FEW_REGIONS},
     "RetinaNet": {"backbone": "resnet18", "scales": [0.5], "ratios": [1.0]},
+    "DETReg": {"backbone": "resnet18", **FEW_QUERIES},
+    "RTDetrV2": {"backbone": "resnet18", "denoising_queries": 10, **FEW_QUERIES},
+    "DFine": {"backbone": "resnet18", "denoising_queries": 10, **FEW_QUERIES},
     "FeatureClassifier": {"backbone": "resnet18"},
-    "MaskRCNN": {"backbone": "resnet18", "pointrend": True, **FEW_REGIONS},
+    "MaskRCNN": {"backbone": "resnet18", **FEW_REGIONS, "box_detections_per_img": 4},
     "UnetClassifier": {"backbone": "resnet18"},
     "ChangeDetector": {},
     "MultiTaskRoadExtractor": {},
