@@ -20,7 +20,7 @@ from geodl.tasks.base import Task
 
 
 class DETReg(ResNetBackbones, DetectorModel):
-    """Deformable DETR (Zhu et al. 2021, 2010.04159) as DETReg (Bar et al. 2022, 2106.04550) trains it.
+    """Deformable DETR (Zhu et al. 2021, 2010.04159), as DETReg trains it (2106.04550).
 
     Training compares all queries with all objects at once and takes the cheapest assignment
     (Hungarian matching), so there are no anchors to choose.
