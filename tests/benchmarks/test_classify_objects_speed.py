@@ -1,0 +1,109 @@
+"""Labels of features against the bare forward loop over chips in memory, and their memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+import torch
+
+from geodl.bundle import load_model, resolve_model
+from geodl.core.contract import ChipCut
+from geodl.learn import classify_objects
+from geodl.testing.tiny import random_model
+from tests.benchmarks.test_inference import write_scene
+
+pytestmark = pytest.mark.bench
+
+TILE, BATCH = 64, 8
+
+
+def write_model(folder: Path, backbone: str, tile: int = TILE) -> Path:
+    return random_model(
+        folder, "FeatureClassifier", "tiles", {"backbone": backbone},
+        classes={1: "one", 2: "two", 3: "three"}, tile_px=tile, variable_tile=False,
+        chip=ChipCut(size_yx=(tile, tile)),
+    )  # fmt: skip
+
+
+def write_points(path: Path, count: int, size: int) -> Path:
+    """Points all over a scene of ``size`` pixels of 0.5 m, in no order."""
+    x, y = np.random.default_rng(1).uniform(40, size - 40, (2, count)) / 2
+    frame = geopandas.GeoDataFrame(geometry=shapely.points(x, -y), crs="EPSG:32633")
+    frame.to_parquet(path)
+    return path
+
+
+def bare_loop(model: Path, count: int, folder: Path) -> float:
+    """Seconds of the forward pass alone over chips in memory."""
+    loaded = load_model(resolve_model(str(model), folder))
+    few = torch.rand(BATCH, 3, TILE, TILE).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        loaded.net(few)
+        started = time.perf_counter()
+        for _ in range(-(-count // BATCH)):
+            loaded.net(few)
+    return time.perf_counter() - started
+
+
+def test_labels_against_the_bare_forward_loop(tmp_path: Path) -> None:
+    count, size = int(os.environ.get("GEODL_BENCH_FEATURES", "4000")), 4096
+    raster = write_scene(tmp_path / "scene.tif", size)
+    points = write_points(tmp_path / "points.parquet", count, size)
+    model = write_model(tmp_path / "model", "resnet34")
+    before = bare_loop(model, count, tmp_path)
+    started = time.perf_counter()
+    classify_objects(
+        str(raster), str(model), {"batch_size": BATCH}, str(points),
+        output_name=tmp_path / "labels.parquet", progress=False,
+    )  # fmt: skip
+    wall = time.perf_counter() - started
+    after = bare_loop(model, count, tmp_path)
+    limit = (before + after) / 2
+    manifest = json.loads((tmp_path / "labels.parquet.manifest.json").read_text())
+    print(
+        f"\nresnet34, {count} chips of {TILE} px over {size} x {size} px, batch {BATCH}, "
+        f"{torch.get_num_threads()} threads\nlimit {before:.2f} / {after:.2f} s (before / after), "
+        f"geodl {wall:.2f} s = {count / wall:.0f} features/s, ratio {limit / wall:.3f}\n"
+        f"stages {manifest['seconds']}"
+    )
+    assert limit / wall > 0.5
+
+
+MEMORY = """
+import json, resource, sys, time
+from geodl.learn import classify_objects
+raster, model, points, output = sys.argv[1:]
+started = time.perf_counter()
+found = classify_objects(raster, model, None, points, output_name=output, progress=False)
+wall = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps([peak, wall, int(found["ClassLabel"].notna().sum())]))
+"""
+
+
+def test_a_hundred_thousand_features_over_a_large_scene(tmp_path: Path) -> None:
+    size, count = 30_000, 100_000
+    raster = write_scene(tmp_path / "scene.tif", size)
+    points = write_points(tmp_path / "points.parquet", count, size)
+    model = write_model(tmp_path / "model", "timm:mobilenetv3_small_050", 32)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, raster, model, points, tmp_path / "labels.parquet"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    peak, wall, labelled = json.loads(done.stdout.splitlines()[-1])
+    manifest = json.loads((tmp_path / "labels.parquet.manifest.json").read_text())
+    print(
+        f"\n{labelled} of {count} features over {size} px: peak {peak:.0f} MB, {wall:.1f} s = "
+        f"{count / wall:.0f} features/s, {manifest['blocks']}, {manifest['seconds']}"
+    )
+    assert labelled == count
+    assert peak < 2000
