@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from geodl.base.errors import DataWarning
 from geodl.data.figure import show
 from geodl.data.loaders import SomeBatches
 from geodl.models.base import TorchModel
@@ -35,6 +37,7 @@ def fit_model(
     iterations: int | None = None,
 ) -> None:
     """Train a model on a data object; see :meth:`geodl.models.base.TorchModel.fit`."""
+    _warn_of_nothing(data)
     if lr is None:
         lr = find_model_rate(model, data, plot=False)
     rates = group_rates(lr, len(model.net.layer_groups()))  # type: ignore[operator]
@@ -63,6 +66,18 @@ def fit_model(
         model.record,
         on_epoch=_keep_epochs(model, data, stamp) if checkpoint == "all" else None,
     )
+
+
+def _warn_of_nothing(data: Any) -> None:
+    """Say so where no chip has a label: training runs, and learns that there is nothing."""
+    counts = getattr(data, "class_counts", None)
+    if counts and not any(counts.values()):
+        warnings.warn(
+            f"No chip has a label of {', '.join(data.classes)}: all of it is background, and "
+            "nothing else can be learned. Check the class values of the export.",
+            DataWarning,
+            stacklevel=5,
+        )
 
 
 def _keep_epochs(model: TorchModel, data: Any, stamp: str) -> Callable[[dict[str, float]], None]:

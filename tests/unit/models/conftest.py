@@ -64,3 +64,14 @@ def data(export, tmp_path):
     return prepare_data(
         export, chip_size=64, batch_size=4, val_split_pct=0.34, working_dir=tmp_path / "work"
     )
+
+
+@pytest.fixture
+def pixel_export(tmp_path):
+    """``pixel_export(**options)``: an export of this test's own, see :func:`write_export`."""
+
+    def make(**options) -> Path:
+        write_export(tmp_path / "own", **options)
+        return tmp_path / "own"
+
+    return make
