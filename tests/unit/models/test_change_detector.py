@@ -7,6 +7,7 @@ import pytest
 import rasterio
 import torch
 from rasterio.transform import from_origin
+from sklearn.metrics import precision_recall_fscore_support
 
 from geodl.base.errors import (
     ModelDataError,
@@ -15,6 +16,7 @@ from geodl.base.errors import (
     OptionError,
     UnknownOptionError,
 )
+from geodl.core.contract import IGNORE_INDEX
 from geodl.data.prepare import prepare_data
 from geodl.models.change_detector import ChangeDetector
 from geodl.testing.datasets import change_folder
@@ -143,3 +145,18 @@ def test_wrong_data_and_images_are_refused(data, model, images, tmp_path):
 
 def test_attention_can_be_basic(pairs):
     assert type(make(pairs, attention_type="BAM").net.attend).__name__ == "BasicAttention"
+
+
+def test_scores_equal_scikit_learn(model):
+    truth, found = [], []
+    for item in model.data.valid_ds:
+        counted = item["target"] != IGNORE_INDEX
+        with torch.inference_mode():
+            logits = model.task.logits(model.net, item["image"][None])
+        truth.append(item["target"][counted].numpy())
+        found.append(logits.argmax(1)[0][counted].numpy())
+    expected = precision_recall_fscore_support(
+        np.concatenate(truth), np.concatenate(found), average="binary", zero_division=0
+    )
+    own = model.precision_recall_score()
+    assert [own[name] for name in ("precision", "recall", "f1")] == pytest.approx(expected[:3])

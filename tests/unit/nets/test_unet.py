@@ -1,4 +1,5 @@
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 
 from geodl.base.errors import NotSupportedError
@@ -57,3 +58,13 @@ def test_without_pretrained_weights_nothing_is_fetched():
 def test_a_backbone_that_is_none_is_refused():
     with pytest.raises(NotSupportedError, match="backbones"):
         UNet("timm:vit_tiny_patch16_224", 3, 2)
+
+
+def test_with_the_librarys_weights_it_gives_the_librarys_answer():
+    torch.manual_seed(0)
+    theirs = smp.Unet("tu-resnet18", encoder_weights=None, in_channels=4, classes=3).eval()
+    ours = UNet("resnet18", 4, 3).eval()
+    ours.net.load_state_dict(theirs.state_dict())
+    x = torch.randn(1, 4, 64, 96)
+    with torch.inference_mode():
+        assert torch.equal(ours(x), theirs(x))

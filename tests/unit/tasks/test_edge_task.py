@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import precision_recall_fscore_support
 
 from geodl.core.classes import ClassTable
 from geodl.core.contract import IGNORE_INDEX
@@ -90,3 +91,19 @@ def test_predictions_follow_threshold_and_thinning():
     (none,) = task.predict(lambda x: logits, torch.zeros(1), thresh=0.8)
     (lines,) = task.predict(lambda x: logits, torch.zeros(1), thinning=True)
     assert (whole.sum(), none.sum(), lines.sum()) == (100, 0, 20)
+
+
+def test_without_tolerance_scores_equal_scikit_learn():
+    rng = np.random.default_rng(0)
+    # Single pixels far apart: thinning leaves them as they are.
+    places = np.zeros((2, 40, 40), bool)
+    places[:, 1::4, 1::4] = True
+    probability = np.where(places, rng.random(places.shape), 0).astype(np.float32)
+    target = (places & (rng.random(places.shape) < 0.5)).astype(np.int64)
+    meter = ToleranceMeter(0.5, 0)
+    batch = {"target": torch.from_numpy(target)}
+    meter.update({"probability": torch.from_numpy(probability)}, batch)
+    expected = precision_recall_fscore_support(
+        target.ravel(), (probability >= 0.5).ravel(), average="binary"
+    )
+    assert list(meter.compute().values()) == pytest.approx(expected[:3])
