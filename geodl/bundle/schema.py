@@ -23,6 +23,7 @@ _MODEL_TYPES: dict[TaskKind, str] = {
     "objects": "ObjectDetection",
     "pixels": "ImageClassification",
     "tiles": "ObjectClassification",
+    "instances": "InstanceDetection",
 }
 # The misspelling occurs in published packages.
 _KINDS: dict[str, TaskKind] = {
@@ -30,6 +31,7 @@ _KINDS: dict[str, TaskKind] = {
     "ObjectionDetection": "objects",
     "ImageClassification": "pixels",
     "ObjectClassification": "tiles",
+    "InstanceDetection": "instances",
 }
 _IMAGE_SPACES = ("MAP_SPACE", "IMAGE_SPACE", "PIXEL_SPACE")
 

@@ -54,7 +54,7 @@ def network_bytes(model: LoadedModel, tile_px: int, batch: int) -> int:
     x = torch.zeros(1, len(contract.extract_bands), tile_px, tile_px)
     x = x.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        if contract.kind == "objects":
+        if contract.kind in ("objects", "instances"):
             # Nothing passes, so that decoding costs no more than on an empty tile.
             counted = peak_tensor_bytes(
                 lambda: model.task.detect(model.net, x, threshold=1.0, nms_overlap=0.5)

@@ -12,18 +12,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from geodl.base.options import as_bool, as_int
-from geodl.core.blocks import RasterBlock
-from geodl.core.detections import Detections
-from geodl.data.draw import draw_legend, to_picture
-from geodl.data.figure import ShownFigure, new_figure, show
+from geodl.data.figure import show
 from geodl.models.base import TorchModel
-from geodl.models.image_detection import ImageDetector, read_picture
+from geodl.models.image_detection import (
+    ImageDetector,
+    boxes_figure,
+    documented_answer,
+    read_picture,
+)
 from geodl.ops.average_precision import mean_precision
 from geodl.tasks.objects import BoxMeter, ObjectTask, as_share
 from geodl.train.device import net_device
 from geodl.train.evaluate import evaluate
-
-_PICTURE_IN = 8.0
 
 
 class DetectorModel(TorchModel):
@@ -156,30 +156,14 @@ class DetectorModel(TorchModel):
         else:
             found = detector.in_tiles(picture, batch)
         if as_bool(visualize, "visualize"):
-            show(self._drawn(picture, found))
-        boxes = np.hstack([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]]).tolist()
-        names = self.contract.classes.names
-        labels = [names[label - 1] for label in found.labels.tolist()]
-        if as_bool(return_scores, "return_scores"):
-            return boxes, labels, found.scores.tolist()
-        return boxes, labels
+            show(boxes_figure(picture, found, self.task, self.contract))
+        scored = as_bool(return_scores, "return_scores")
+        return documented_answer(found, self.contract, scored)
 
     def _resized_to(self) -> tuple[int, int]:
         """Height and width of the whole image for the network."""
         height, width = getattr(self.data, "resize_to", None) or (self.contract.tile_px,) * 2
         return height, width
-
-    def _drawn(self, block: RasterBlock, found: Detections) -> ShownFigure:
-        names = self.contract.band_names
-        shown = [names[band] for band in self.contract.extract_bands] if names else []
-        picture = to_picture(block.data, block.mask, str(block.data.dtype), shown)
-        height, width = picture.shape[:2]
-        figure = new_figure(_PICTURE_IN, _PICTURE_IN * height / width)
-        axes = figure.add_subplot()
-        axes.set_axis_off()
-        self.task.draw_detections(axes, found, picture)
-        draw_legend(figure, self.contract.classes)
-        return figure
 
     def predict_video(
         self,

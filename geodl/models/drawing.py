@@ -23,10 +23,13 @@ def results_figure(
     contract: ModelContract,
     rows: int,
     options: Mapping[str, Any],
+    *,
+    first: int = 0,
+    side_in: float = _ROW_IN,
 ) -> ShownFigure:
-    """Truth on the left, prediction on the right, for the first ``rows`` validation chips."""
-    count = min(rows, len(data.valid_ds))
-    figure = new_figure(2 * _ROW_IN + 1.5, _ROW_IN * count)
+    """Truth on the left, prediction on the right, for ``rows`` validation chips from ``first``."""
+    count = min(rows, len(data.valid_ds) - first)
+    figure = new_figure(2 * side_in + 1.5, side_in * count)
     axes = figure.subplots(count, 2, squeeze=False)
     names = (
         [contract.band_names[band] for band in contract.extract_bands]
@@ -35,7 +38,7 @@ def results_figure(
     )
     net.eval()
     for row in range(count):
-        item = data.valid_ds[row]
+        item = data.valid_ds[first + row]
         x = to_device(task.collate([item])["image"], net_device(net))
         prediction = task.predict(net, x, **{**task.predict_defaults, **options})[0]
         picture = item_picture(item, contract.normalization, contract.dtype, names)

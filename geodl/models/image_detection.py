@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from geodl.core.contract import ModelContract
 from geodl.core.detections import Detections
 from geodl.core.grid import GeoGrid, Window
 from geodl.core.plan import TilePlan
+from geodl.data.draw import draw_legend, to_picture
+from geodl.data.figure import ShownFigure, new_figure
 from geodl.formats.images import read_image
 from geodl.infer.ownership import owned
 from geodl.infer.tiles import TileRunner, clean_block, cut_tile
@@ -24,6 +27,8 @@ from geodl.nets.resize import resize_image
 from geodl.ops.nms import suppress_detections
 from geodl.tasks.objects import ObjectTask
 from geodl.train.device import net_device
+
+_PICTURE_IN = 8.0
 
 
 def read_picture(path: str | os.PathLike[str], contract: ModelContract) -> RasterBlock:
@@ -49,6 +54,32 @@ def read_picture(path: str | os.PathLike[str], contract: ModelContract) -> Raste
         )
     bands = list(contract.extract_bands)
     return clean_block(RasterBlock(image.data[bands], image.mask))
+
+
+def documented_answer(
+    found: Detections, contract: ModelContract, scored: bool
+) -> tuple[list[Any], ...]:
+    """What ``predict`` returns: boxes ``[xmin, ymin, width, height]``, class names, scores."""
+    boxes = np.hstack([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]]).tolist()
+    names = contract.classes.names
+    labels = [names[label - 1] for label in found.labels.tolist()]
+    return (boxes, labels, found.scores.tolist()) if scored else (boxes, labels)
+
+
+def boxes_figure(
+    block: RasterBlock, found: Detections, task: ObjectTask, contract: ModelContract
+) -> ShownFigure:
+    """An image with the boxes of its objects."""
+    names = contract.band_names
+    shown = [names[band] for band in contract.extract_bands] if names else []
+    picture = to_picture(block.data, block.mask, str(block.data.dtype), shown)
+    height, width = picture.shape[:2]
+    figure = new_figure(_PICTURE_IN, _PICTURE_IN * height / width)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    task.draw_detections(axes, found, picture)
+    draw_legend(figure, contract.classes)
+    return figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

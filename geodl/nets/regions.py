@@ -177,11 +177,22 @@ class RegionNet(nn.Module):
             dtype=torch.get_autocast_dtype(x.device.type),
             enabled=torch.is_autocast_enabled(x.device.type),
         )
-        return RegionOutput(
+        return self.output(
             list(maps.values()),
             partial(self._losses, precision, images, maps),
             partial(self._found, precision, images, maps),
+            images.image_sizes[0],
         )
+
+    def output(
+        self,
+        maps: list[Tensor],
+        losses: Callable[[Targets], dict[str, Tensor]],
+        found: Callable[[], list[dict[str, Tensor]]],
+        shape: tuple[int, int],
+    ) -> RegionOutput:
+        """The output of this kind of network; ``shape`` is that of the images."""
+        return RegionOutput(maps, losses, found)
 
     def _losses(
         self, precision: Any, images: ImageList, maps: dict[str, Tensor], targets: Targets

@@ -25,6 +25,7 @@ from geodl.core.classes import ClassTable
 from geodl.core.contract import ModelContract, Normalization, TaskKind
 from geodl.core.detections import Detections
 from geodl.tasks.base import Batch, Meter, Task
+from geodl.tasks.instances import Instances
 from geodl.tasks.pixels import PixelTask
 
 BRIGHT = 128
@@ -110,7 +111,39 @@ class TinyObjects:
         return net, _Patches(classes), False
 
 
-_CLASSES: Mapping[TaskKind, type] = {"pixels": TinyPixels, "objects": TinyObjects}
+class _Outlined(_Patches):
+    """The patches with their masks."""
+
+    kind = "instances"
+
+    def instances(
+        self, net: nn.Module, x: Tensor, *, threshold: float, nms_overlap: float
+    ) -> list[Instances]:
+        images = net(x)[:, 0].cpu().numpy()
+        return [self._masked(image, threshold) for image in images]
+
+    def _masked(self, image: np.ndarray, threshold: float) -> Instances:
+        patches, count = ndimage.label(image >= BRIGHT / 255)
+        numbers = np.arange(1, count + 1)
+        masks = (patches == numbers[:, None, None]).astype(np.float32)
+        found = self._one(image, 0.0)
+        return Instances(found, masks).take(found.scores >= threshold)
+
+
+class TinyInstances:
+    """As :class:`TinyObjects`, with a mask of each patch."""
+
+    @classmethod
+    def build(cls, *, classes: ClassTable, bands: int, **_: Any) -> tuple[nn.Module, Task, bool]:
+        net, _, loaded = TinyObjects.build(classes=classes, bands=bands)
+        return net, _Outlined(classes), loaded
+
+
+_CLASSES: Mapping[TaskKind, type] = {
+    "pixels": TinyPixels,
+    "objects": TinyObjects,
+    "instances": TinyInstances,
+}
 
 
 def register_tiny_models() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from geodl.io.writers import FEATURE_SUFFIXES, write_features
 from geodl.ops.nms import suppress
 from geodl.runtime.ledger import Ledger
 from geodl.tools.inference import ToolCall
+from geodl.tools.instance_features import instance_features, to_features
 from geodl.tools.job import Job
 
 if TYPE_CHECKING:
@@ -160,18 +161,26 @@ def _drop_overlaps(features: GeoDataFrame, *, score: str, label: str, most: floa
 
 def _finalise(job: Job, ledger: Ledger, path: Path, *, overlaps: Overlaps | None) -> GeoDataFrame:
     """All blocks' detections put together, duplicates of overlapping tiles dropped, and written."""
-    found = Found.concatenate([Found.from_payload(data) for _, data in ledger.payloads()])
-    every = found.whole.ordered()
-    kept = every.take(
-        suppress(every.boxes, every.scores, every.labels, job.object_options.nms_overlap)
-    )
-    _warn_of_cut(found.cut, kept, job)
-    features = to_features(kept, job)
+    payloads = (data for _, data in ledger.payloads())
+    if job.contract.kind == "instances":
+        features = instance_features(job, payloads)
+    else:
+        features = _box_features(job, payloads)
     if overlaps is not None:
         features = overlaps(features)
     write_features(features, path)
     features.attrs["path"] = str(path)
     return features
+
+
+def _box_features(job: Job, payloads: Iterable[bytes]) -> GeoDataFrame:
+    found = Found.concatenate([Found.from_payload(data) for data in payloads])
+    every = found.whole.ordered()
+    kept = every.take(
+        suppress(every.boxes, every.scores, every.labels, job.object_options.nms_overlap)
+    )
+    _warn_of_cut(found.cut, kept, job)
+    return to_features(kept.labels, kept.scores, _polygons(kept.boxes, job.plan.grid), job)
 
 
 def _warn_of_cut(cut: Detections, kept: Detections, job: Job) -> None:
@@ -191,23 +200,6 @@ def _warn_of_cut(cut: Detections, kept: Detections, job: Job) -> None:
             DataWarning,
             stacklevel=2,
         )
-
-
-def to_features(found: Detections, job: Job) -> GeoDataFrame:
-    """Detections in pixels of the run's grid as features in its CRS."""
-    import geopandas
-
-    classes = job.contract.classes
-    names = np.array(["Background", *classes.names], dtype=object)
-    return geopandas.GeoDataFrame(
-        {
-            "Class": names[found.labels],
-            "ClassValue": classes.value_of_index()[found.labels],
-            "Confidence": found.scores.astype(np.float64) * 100,
-        },
-        geometry=_polygons(found.boxes, job.plan.grid),
-        crs=job.plan.grid.crs,
-    )
 
 
 def _polygons(boxes: np.ndarray, grid: GeoGrid) -> np.ndarray:

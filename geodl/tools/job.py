@@ -18,6 +18,7 @@ from geodl.core.contract import ModelContract, TaskKind
 from geodl.core.grid import GeoGrid, Window
 from geodl.core.plan import TilePlan
 from geodl.infer.area import Area
+from geodl.infer.instances import InstanceBlocks, InstanceOptions
 from geodl.infer.objects import ObjectBlocks, ObjectOptions
 from geodl.infer.options import RunContext, TileOptions, run_context, tile_options
 from geodl.infer.pixels import PixelBlocks, PixelOptions
@@ -26,6 +27,14 @@ from geodl.io.extent import extent_window
 from geodl.io.vector import read_features
 from geodl.tools.device import run_device
 from geodl.tools.job_source import job_source
+
+_BLOCKS: dict[TaskKind, type[PixelBlocks] | type[ObjectBlocks]] = {
+    "pixels": PixelBlocks,
+    "objects": ObjectBlocks,
+    "instances": InstanceBlocks,
+}
+# Instances are objects with outlines.
+_ALSO: dict[TaskKind, TaskKind] = {"instances": "objects"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +80,15 @@ class Job:
             raise ModelDataError(f"{self.contract.model_name} gives no objects")
         return self.options.run
 
+    @property
+    def instance_options(self) -> InstanceOptions:
+        if not isinstance(self.options.run, InstanceOptions):
+            raise ModelDataError(f"{self.contract.model_name} gives no instances")
+        return self.options.run
+
     def task(self, **extra: Any) -> PixelBlocks | ObjectBlocks:
-        kind = PixelBlocks if self.contract.kind == "pixels" else ObjectBlocks
         batch = self.options.batch_for(self.contract.kind, self.device, self.plan.tile_count)
-        return kind(
+        return _BLOCKS[self.contract.kind](
             source=self.source,
             plan=self.plan,
             model=self.model,
@@ -109,7 +123,7 @@ def prepared(
         device = run_device(where.device, client)
         # With a client this process needs the contract alone.
         contract = load_model(ref, device if client is None else "cpu").contract
-        if contract.kind != kind:
+        if kind not in (contract.kind, _ALSO.get(contract.kind)):
             raise ModelDataError(
                 f"{tool} needs a model that gives {kind}; {contract.model_name} gives "
                 f"{contract.kind}."
