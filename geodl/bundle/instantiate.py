@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from geodl.base.errors import BundleError, GeodlError
 from geodl.base.models import MODELS
 from geodl.base.options import check_choice
 from geodl.bundle.read import Bundle
-from geodl.bundle.weights import load_exactly
+from geodl.bundle.weights import check_fit, load_exactly
 from geodl.core.contract import ModelContract
 from geodl.nets.normalization import batch_to_group_norm
 
@@ -45,22 +45,42 @@ def build_network(
     BundleError
         A class, backbone or parameter that geodl does not know; names the definition.
     """
-    own = {key: value for key, value in parameters.items() if key != NORM_KEY}
     try:
-        with torch.random.fork_rng([]):
-            net, task, _ = MODELS[contract.model_name].build(
-                classes=contract.classes,
-                bands=contract.inputs,
-                tile_px=contract.tile_px,
-                parameters=own,
-                pretrained=False,
-                batch_size=None,
-            )
-        apply_norm(net, str(parameters.get(NORM_KEY, "batch")))
-    except (GeodlError, TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
-        # The parameters come from a file, so any of these means that the file is wrong.
+        return _build(contract, parameters)
+    except _BUILD_ERRORS as error:
         raise BundleError(f"{where}: ModelParameters describe no network: {error}") from error
+
+
+# The parameters come from a file, so any of these means that the file is wrong.
+_BUILD_ERRORS = (GeodlError, TypeError, ValueError, LookupError, AttributeError, RuntimeError)
+
+
+def _build(contract: ModelContract, parameters: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+    own = {key: value for key, value in parameters.items() if key != NORM_KEY}
+    with torch.random.fork_rng([]):
+        net, task, _ = MODELS[contract.model_name].build(
+            classes=contract.classes,
+            bands=contract.inputs,
+            tile_px=contract.tile_px,
+            parameters=own,
+            pretrained=False,
+            batch_size=None,
+        )
+    apply_norm(net, str(parameters.get(NORM_KEY, "batch")))
     return net, task
+
+
+def _check_size(bundle: Bundle, state: Mapping[str, Tensor]) -> None:
+    """Compare weights and network before any memory is taken for it: parameters may claim much.
+
+    A class that cannot be built without memory is compared later, like all.
+    """
+    try:
+        with torch.device("meta"):
+            net, _ = _build(bundle.contract, bundle.parameters)
+    except _BUILD_ERRORS:
+        return
+    check_fit(net, state, bundle.where)
 
 
 def instantiate(bundle: Bundle) -> tuple[nn.Module, Any]:
@@ -72,6 +92,7 @@ def instantiate(bundle: Bundle) -> tuple[nn.Module, Any]:
         See :func:`build_network`; or weights that are foreign, damaged or of another network.
     """
     state = bundle.trained_weights()
+    _check_size(bundle, state)
     net, task = build_network(bundle.contract, bundle.parameters, bundle.where)
     load_exactly(net, state, bundle.where)
     return net.eval(), task

@@ -12,7 +12,7 @@ from geodl.base.errors import BundleError, FormatError
 from geodl.base.files import JSON_LIMIT_BYTES, parse_json, sha256_json
 from geodl.base.models import MODELS
 from geodl.base.options import nearest
-from geodl.bundle.archive import PackageFiles, open_package, plain_name
+from geodl.bundle.archive import MEMBERS_LIMIT, PackageFiles, open_package, plain_name
 from geodl.bundle.points import ATTRIBUTES_KEY
 from geodl.bundle.schema import SCHEMA_VERSION, EmdReader, read_contract
 from geodl.core.contract import ModelContract
@@ -120,14 +120,7 @@ class Bundle:
         return read_weights(self._weights_bytes(), name, self.where)
 
     def _weights_bytes(self) -> bytes:
-        content = self._files.read(str(self.weights_name))
-        found = hashlib.sha256(content).hexdigest()
-        if found != self.weights_sha256:
-            raise BundleError(
-                f"{self.where}: the sha256 of {self.weights_name!r} is {found}, the definition "
-                f"states {self.weights_sha256}; the file was changed or damaged. Copy it again."
-            )
-        return content
+        return self.checked_file(str(self.weights_name), str(self.weights_sha256))
 
     def verify(self) -> None:
         """Read all of the weights file and compare its sha256.
@@ -139,6 +132,38 @@ class Bundle:
         """
         self.require_own()
         self._weights_bytes()
+
+    def verify_parts(self) -> list[str]:
+        """Compare every part that the definition has a sha256 of, weights first.
+
+        Returns
+        -------
+        The names of the parts that were compared.
+
+        Raises
+        ------
+        BundleError
+            A part differs, is missing or cannot be read; names it.
+        """
+        self.verify()
+        where = f"{self.where}: Geodl"
+        sums = EmdReader(EmdReader(self.emd, self.where).table("Geodl"), where).table("sha256")
+        if len(sums) > MEMBERS_LIMIT:
+            raise BundleError(f"{where} sha256 names {len(sums)} files; at most {MEMBERS_LIMIT}.")
+        for name, expected in sums.items():
+            self.checked_file(plain_name(name, f"{where} sha256"), str(expected))
+        return [str(self.weights_name), *sums]
+
+    def checked_file(self, name: str, sha256: str) -> bytes:
+        """A file of the package whose sha256 is what was said. Raises BundleError."""
+        content = self._files.read(name)
+        found = hashlib.sha256(content).hexdigest()
+        if found != sha256:
+            raise BundleError(
+                f"{self.where}: the sha256 of {name!r} is {found}, the definition states "
+                f"{sha256}; the file was changed or damaged. Copy it again."
+            )
+        return content
 
     def read_file(self, name: str) -> bytes:
         """Another file of the package; its name is relative to the EMD."""

@@ -46,6 +46,12 @@ def read_weights(content: bytes, name: str, where: str) -> dict[str, Tensor]:
             f"{where}: ModelFile {name!r} is of no kind that is read; expected .safetensors."
         )
     for key, value in state.items():
+        # A tensor may claim any size by repeating itself; looking at it would fill the memory.
+        if value.numel() * value.element_size() > len(content):
+            raise BundleError(
+                f"{where}: the weights {key!r} in {name!r} claim the shape {tuple(value.shape)}, "
+                f"which the {len(content)} bytes of the file cannot hold; it is refused."
+            )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise BundleError(
                 f"{where}: the weights {key!r} in {name!r} hold numbers that are not finite; "
@@ -101,6 +107,18 @@ def load_exactly(net: nn.Module, state: Mapping[str, Tensor], where: str) -> Non
     BundleError
         Missing, surplus or other shapes; names some of them. The network is unchanged.
     """
+    check_fit(net, state, where)
+    net.load_state_dict(dict(state))
+
+
+def check_fit(net: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Compare names and shapes of weights with those of a network, on whatever device it is.
+
+    Raises
+    ------
+    BundleError
+        Missing, surplus or other shapes; names some of them.
+    """
     own = net.state_dict()
     missing = [name for name in own if name not in state]
     surplus = [name for name in state if name not in own]
@@ -117,7 +135,6 @@ def load_exactly(net: nn.Module, state: Mapping[str, Tensor], where: str) -> Non
             f"{where}: the weights {name!r} have the shape {tuple(state[name].shape)}, the network "
             f"{tuple(own[name].shape)} ({len(other)} differ); they are of another network."
         )
-    net.load_state_dict(dict(state))
 
 
 def load_matching(net: nn.Module, state: Mapping[str, Tensor]) -> list[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import platform
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +57,23 @@ def package_files(
         "Geodl": {
             "schema": SCHEMA_VERSION,
             "version": version("geodl"),
+            "versions": {"python": platform.python_version(), **_versions()},
             **own_keys(contract),
             "weights_sha256": {weights_name: hashlib.sha256(weights).hexdigest()},
+            "sha256": {n: hashlib.sha256(part).hexdigest() for n, part in (extra or {}).items()},
         },
     }
     text = json.dumps(whole, indent=4, ensure_ascii=False, allow_nan=False) + "\n"
     return {weights_name: weights, **(extra or {}), f"{name}.emd": text.encode("utf-8")}
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that a network's answers depend on."""
+    found = {}
+    for name in ("torch", "torchvision", "timm", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def zip_files(files: Mapping[str, bytes]) -> bytes:

@@ -116,6 +116,10 @@ class EdgeDetector(TorchModel):
         found = self._score().meter.compute()
         return {"accuracy": f"{found['accuracy']:.4e}", "f1": found["f1"]}
 
+    @classmethod
+    def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        return {"IsEdgeDetection": True}
+
     @staticmethod
     def backbones() -> list[str]:
         """Names of usable backbones; those of timm are experimental."""

@@ -16,6 +16,7 @@ from geodl.bundle.schema import definition
 from geodl.bundle.weights import load_exactly, load_matching, write_weights
 from geodl.bundle.write import check_name, package_files, write_package, zip_files
 from geodl.models.base import TorchModel
+from geodl.models.card import CARD_NAME, SETTINGS_NAME, json_bytes, model_card, training_settings
 from geodl.models.report import report_html
 from geodl.train.record import draw_losses
 
@@ -62,8 +63,11 @@ def save_model(
     pictures = _pictures(model)
     titles = {"loss_graph.png": "Loss", "show_results.png": "Sample results"}
     report = report_html(name, emd, {titles[file]: png for file, png in pictures.items()})
+    settings = training_settings(model)
     extra = {
         "model_metrics.html": report.encode("utf-8"),
+        CARD_NAME: model_card(name, emd, settings).encode("utf-8"),
+        SETTINGS_NAME: json_bytes(settings),
         **{f"{PICTURES}/{file}": png for file, png in pictures.items()},
     }
     if save_optimizer and model.record.optimizer:
