@@ -27,6 +27,7 @@ _PUBLIC = {
     "PSPNetClassifier": "geodl.models.pspnet_classifier:PSPNetClassifier",
     "DeepLab": "geodl.models.deeplab:DeepLab",
     "PointCNN": "geodl.models.point_cnn:PointCNN",
+    "MMDetection3D": "geodl.models.mm_detection_3d:MMDetection3D",
     "RandLANet": "geodl.models.randla_net:RandLANet",
     "SQNSeg": "geodl.models.sqn_seg:SQNSeg",
     "detect_objects": "geodl.tools.detect_objects:detect_objects",

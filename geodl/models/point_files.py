@@ -15,6 +15,7 @@ from geodl.base.errors import FormatError, ModelDataError, SourceNotFoundError
 from geodl.base.options import as_float
 from geodl.base.packages import require
 from geodl.core.contract import ModelContract
+from geodl.core.oriented import OrientedBoxes
 from geodl.formats.hdf5 import open_h5, rows
 from geodl.formats.pctd import BlockTable, check_xyz, read_table
 from geodl.formats.point_blocks import STATISTICS, part, read_statistics
@@ -23,6 +24,7 @@ from geodl.train.device import net_device, to_device
 
 if TYPE_CHECKING:
     from geodl.models.base import TorchModel
+    from geodl.models.mm_detection_3d import MMDetection3D
     from geodl.models.point_classifier import PointClassifier
 
 _RESULTS = "results"
@@ -143,6 +145,49 @@ def classify_h5(model: PointClassifier, path: Path, output: Path | None, batch_s
                     trust[start : start + count] = own.max(axis=1)
                     each[start + 1 : start + 1 + count] = own
     return output
+
+
+def detect_h5(
+    model: MMDetection3D,
+    path: Path,
+    output: Path | None,
+    batch_size: int,
+    *,
+    threshold: float,
+    nms_overlap: float,
+) -> Path:
+    """See :meth:`geodl.models.mm_detection_3d.MMDetection3D.predict_h5`."""
+    h5py = require("h5py", "points")
+    blocks = open_blocks(path, model.contract, objects=True)
+    output = output or path / _RESULTS
+    values = model.contract.classes.value_of_index()
+    for number, file in enumerate(blocks.table.files):
+        rows = np.flatnonzero(blocks.table.tiles[:, 0] == number)
+        found = []
+        for _, batch in predicted(model, blocks, blocks.table.tiles[rows], batch_size):
+            with torch.inference_mode():
+                found += model.task.detect(
+                    model.net, batch, threshold=threshold, nms_overlap=nms_overlap
+                )
+        counts = np.array([len(part) for part in found], np.int64)
+        empty = OrientedBoxes.none()
+        boxes = np.concatenate([empty.boxes, *(part.boxes for part in found)])
+        labels = np.concatenate([empty.labels, *(part.labels for part in found)])
+        scores = np.concatenate([empty.scores, *(part.scores for part in found)])
+        with h5py.File(result_file(output, blocks.folder, file), "w") as results:
+            results["orientedBoundingBox"] = eight_numbers(boxes, blocks.scale)
+            results["objectCode"] = values[labels]
+            results["confidence"] = scores
+            results["Tiles"] = np.column_stack([rows, np.cumsum(counts) - counts, counts])
+    return output
+
+
+def eight_numbers(boxes: np.ndarray, scale: float) -> np.ndarray:
+    """float64 (M, 8) boxes as exports hold them, of (M, 7) in units of the CRS."""
+    x, y, z, length, width, height, yaw = boxes.T
+    lengths = np.stack([length / 2, width / 2, z, z + height], axis=1) / scale
+    turn = np.stack([x / scale, y / scale, np.cos(yaw), np.sin(yaw)], axis=1)
+    return np.concatenate([turn, lengths], axis=1)
 
 
 def classify_las(

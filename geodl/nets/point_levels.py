@@ -63,13 +63,26 @@ def farthest(xyz: Tensor, count: int) -> Tensor:
 
     Each next one is farthest from those taken (Eldar et al. 1997, 10.1109/83.623193).
     """
+    if not xyz.is_cuda:
+        return _farthest_array(xyz.numpy(), count)
     taken = torch.zeros(count, dtype=torch.int64, device=xyz.device)
     distance = torch.full((len(xyz),), torch.inf, device=xyz.device)
     for i in range(1, count):
-        gap = (xyz - xyz[taken[i - 1]]).square().sum(1)
-        distance = torch.minimum(distance, gap)
+        distance = torch.minimum(distance, (xyz - xyz[taken[i - 1]]).square().sum(1))
         taken[i] = distance.argmax()
     return taken
+
+
+def _farthest_array(xyz: np.ndarray, count: int) -> Tensor:
+    """The same on the CPU, where calls of NumPy cost a third of torch's."""
+    columns = np.ascontiguousarray(xyz.T)
+    taken = np.zeros(count, np.int64)
+    distance = np.full(len(xyz), np.inf, np.float32)
+    for i in range(1, count):
+        gap = columns - columns[:, taken[i - 1], None]
+        np.minimum(distance, np.einsum("ij,ij->j", gap, gap), out=distance)
+        taken[i] = distance.argmax()
+    return torch.from_numpy(taken)
 
 
 def order_of(block: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -249,7 +262,11 @@ def representatives(xyz: Tensor, count: int) -> Tensor:
     return farthest(xyz, count)
 
 
-_KINDS: dict[str, Callable[..., Levels]] = {"random": random_levels, "query": query_levels, "farthest": farthest_levels}
+_KINDS: dict[str, Callable[..., Levels]] = {
+    "random": random_levels,
+    "query": query_levels,
+    "farthest": farthest_levels,
+}
 
 
 def make_levels(

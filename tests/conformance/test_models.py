@@ -42,6 +42,7 @@ TINY: dict[str, dict[str, Any]] = {
     "PSPNetClassifier": {"backbone": "resnet18", "unet_aux_loss": True, "pointrend": True},
     "DeepLab": {"backbone": "resnet18", "pointrend": True},
     "RandLANet": {"encoder_params": FEW_POINTS},
+    "MMDetection3D": {"voxel_parms": {"voxel_size": [0.6, 0.6, 0.8]}},
     "SQNSeg": {"encoder_params": FEW_POINTS, "focal_loss": True, "class_weights": "balanced"},
     "PointCNN": {
         "encoder_params": {"out_channels": [4, 8], "P": [-1, 32], "K": [6, 6], "D": [1, 2], "m": 1},
