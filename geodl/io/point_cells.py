@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from geodl.base.errors import OptionError, OutputError
-from geodl.base.files import read_json, write_json
 from geodl.core.points import Bounds, PointTile, PointTileSpec, inside
 from geodl.io.cloud import Cloud, CloudPoints
 from geodl.io.las_file import PointPart
@@ -68,13 +66,7 @@ class SortedPart:
 def sort_part(
     cloud: Cloud, read: CloudPoints, names: Sequence[str], cell: float, tile: float
 ) -> SortedPart:
-    """Sort points that were read.
-
-    Parameters
-    ----------
-    cell, tile
-        Sides of the lattices of cells and of tiles, both anchored at the CRS's origin.
-    """
+    """Sort points that were read; see :func:`sort_points`."""
     points = np.empty(len(read.index), sorted_dtype(cloud, names))
     for axis in range(3):
         points["xyz"[axis]] = read.xyz[:, axis]
@@ -83,6 +75,17 @@ def sort_part(
     own = cloud.files[read.part.source].dimensions
     for name in names:
         points[name] = cloud.values(read, name) if name in own else 0
+    return sort_points(points, cell, tile)
+
+
+def sort_points(points: np.ndarray, cell: float, tile: float) -> SortedPart:
+    """Sort points of :func:`sorted_dtype`.
+
+    Parameters
+    ----------
+    cell, tile
+        Sides of the lattices of cells and of tiles, both anchored at the CRS's origin.
+    """
     rows, cols = (lattice_index(points[axis], cell) for axis in "yx")
     order = np.lexsort((cols, rows))
     rows, cols, points = rows[order], cols[order], points[order]
@@ -132,15 +135,19 @@ class SortBlocks:
         return sort_part(self.cloud, loaded, self.names, self.cell, self.tile)
 
     def write(self, spec: PartSpec, computed: SortedPart) -> tuple[dict[str, Any], bytes]:
-        stem = part_stem(spec.part)
-        save_array(self.folder / f"{stem}.npy", computed.points)
-        save_array(self.folder / f"{stem}.cells.npy", computed.cells)
-        save_array(self.folder / f"{stem}.tiles.npy", computed.tiles)
+        save_part(self.folder, part_stem(spec.part), computed)
         return {"points": len(computed.points)}, b""
 
 
 def part_stem(part: PointPart) -> str:
     return f"{part.source:05d}_{part.first:012d}"
+
+
+def save_part(folder: Path, stem: str, part: SortedPart) -> None:
+    """Write a sorted part; the file of its tiles comes last and says that it is whole."""
+    save_array(folder / f"{stem}.npy", part.points)
+    save_array(folder / f"{stem}.cells.npy", part.cells)
+    save_array(folder / f"{stem}.tiles.npy", part.tiles)
 
 
 def save_array(path: Path, values: np.ndarray) -> None:
@@ -183,9 +190,8 @@ class SortedCloud:
         return tuple(sorted(self.tile_counts))
 
     @classmethod
-    def gather(cls, folder: Path, parts: Iterable[PointPart], cell: float) -> SortedCloud:
-        """The cloud that :class:`SortBlocks` wrote; writes one table of all cells."""
-        stems = [part_stem(part) for part in parts]
+    def gather(cls, folder: Path, stems: Sequence[str], cell: float) -> SortedCloud:
+        """The cloud of parts in files; writes one table of all cells."""
         table = [np.load(folder / f"{stem}.cells.npy") for stem in stems]
         tiles = [np.load(folder / f"{stem}.tiles.npy") for stem in stems]
         save_array(folder / "cells.npy", _join_cells(table))
@@ -201,14 +207,19 @@ class SortedCloud:
         cls, cloud: Cloud, names: Sequence[str], *, cell: float, tile: float
     ) -> SortedCloud:
         """Read and sort a cloud that fits memory."""
-        sorted_parts = [
-            sort_part(cloud, cloud.read(part), names, cell, tile) for part in cloud.parts
-        ]
+        return cls.of(
+            (sort_part(cloud, cloud.read(part), names, cell, tile) for part in cloud.parts), cell
+        )
+
+    @classmethod
+    def of(cls, parts: Iterable[SortedPart], cell: float) -> SortedCloud:
+        """Parts in memory as one cloud."""
+        kept = list(parts)
         return cls(
             cell=cell,
-            parts=tuple(part.points for part in sorted_parts),
-            cells=_join_cells([part.cells for part in sorted_parts]),
-            tile_counts=_join_tiles([part.tiles for part in sorted_parts]),
+            parts=tuple(part.points for part in kept),
+            cells=_join_cells([part.cells for part in kept]),
+            tile_counts=_join_tiles([part.tiles for part in kept]),
         )
 
     def read(self, spec: PointTileSpec) -> PointTile:
@@ -283,42 +294,3 @@ def _join_tiles(tables: Sequence[np.ndarray]) -> dict[tuple[int, int], int]:
         for row, col, count in table.tolist():
             found[row, col] = found.get((row, col), 0) + count
     return found
-
-
-def sort_here(
-    cloud: Cloud,
-    names: Sequence[str],
-    folder: str | os.PathLike[str],
-    *,
-    cell: float,
-    tile: float,
-) -> SortedCloud:
-    """Sort a cloud into a folder in this process; parts that are there already are kept.
-
-    Raises
-    ------
-    OptionError
-        The folder holds another cloud, or the same with other cells.
-    OutputError
-        It cannot be written.
-    """
-    place = Path(folder)
-    task = SortBlocks(cloud=cloud, names=tuple(names), cell=cell, tile=tile, folder=place)
-    facts = {"cloud": cloud.identity(), "names": list(names), "cell": cell, "tile": tile}
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        header = place / "sorted.json"
-        if header.exists() and read_json(header) != facts:
-            raise OptionError(
-                f"{place} holds another cloud, or this one with other tiles; name a new folder."
-            )
-        write_json(header, facts)
-        for part in cloud.parts:
-            if not (place / f"{part_stem(part)}.tiles.npy").exists():
-                spec = PartSpec(part)
-                task.write(spec, task.compute(spec, task.read(spec)))
-        return SortedCloud.gather(place, cloud.parts, cell)
-    except OSError as error:
-        if isinstance(error, OptionError):
-            raise
-        raise OutputError(f"{place} cannot be written: {error}") from error

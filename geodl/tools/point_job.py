@@ -22,7 +22,7 @@ from geodl.core.points import PointInput, PointPlan
 from geodl.infer.points import ClassifiedTiles, label_dtype, needed_dimensions
 from geodl.io.cloud import Cloud
 from geodl.io.manifest import write_manifest
-from geodl.io.point_cells import PartSpec, SortBlocks, SortedCloud
+from geodl.io.point_cells import PartSpec, SortBlocks, SortedCloud, part_stem
 from geodl.io.points import cloud_of
 from geodl.runtime.future import RunFuture
 from geodl.runtime.ledger import Ledger
@@ -271,7 +271,8 @@ def _sorted(
             name="sort_points",
             **options,
         )
-    return SortedCloud.gather(folder, parts, job.cell), summary
+    stems = [part_stem(part) for part in parts]
+    return SortedCloud.gather(folder, stems, job.cell), summary
 
 
 def copy_targets(cloud: Cloud, product: Path) -> list[Path]:

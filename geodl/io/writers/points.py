@@ -1,0 +1,184 @@
+"""Datasets of points written as LAS, LAZ or Parquet, chunk by chunk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyproj
+import xarray as xr
+
+from geodl.base.errors import DataError, OptionError
+from geodl.base.options import check_choice
+from geodl.base.packages import require
+from geodl.io.las_layout import RECORD_SIZES
+from geodl.io.laz_chunks import panics_named
+from geodl.io.point_tiles import chunk_bounds, chunk_values
+from geodl.io.staging import staged
+
+_AXES = ("x", "y", "z")
+# Formats of LAS 1.4, each with what the one before lacks.
+_NEWER = (6, 7, 8)
+_MOST = 2**31 - 1
+_MOST_NAME_BYTES = 32
+
+
+def write_las(
+    dataset: xr.Dataset, path: str | os.PathLike[str], *, point_format: int | None = None
+) -> Path:
+    """Write points as LAS or LAZ; it appears when it is whole.
+
+    Parameters
+    ----------
+    dataset
+        With ``x``, ``y``, ``z`` along ``point``. Scales, offsets and point format are those of the
+        file it was opened from, where its ``attrs`` tell them.
+    path
+        ``.las`` or ``.laz``.
+    point_format
+        0 to 10; None takes the Dataset's own if it has all its dimensions, else the least of 6, 7
+        and 8 that holds colours and infrared. Other variables become extra dimensions.
+
+    Returns
+    -------
+    The path.
+
+    Raises
+    ------
+    OptionError
+        Another suffix or point format.
+    DataError
+        Coordinates or a variable that LAS cannot hold.
+    OutputError
+        It cannot be written.
+    """
+    laspy = require("laspy", "points")
+    target = Path(os.path.abspath(os.path.expanduser(path)))
+    check_choice(target.suffix.lower(), (".las", ".laz"), f"path {target.name}: the suffix")
+    header = _header(laspy, dataset, point_format)
+    names = [name for name in header.point_format.dimension_names if name in dataset]
+    with staged(target) as place, panics_named(str(target), "the points"):
+        packed = target.suffix.lower() == ".laz"
+        with laspy.open(place, mode="w", header=header, do_compress=packed) as writer:
+            for first, stop in chunk_bounds(dataset):
+                values = chunk_values(dataset, [*_AXES, *names], first, stop)
+                record = laspy.ScaleAwarePointRecord.zeros(stop - first, header=header)
+                for axis, name in enumerate(_AXES):
+                    record[name.upper()] = _whole(values[name], header, axis)
+                for name in names:
+                    record[name][:] = values[name]
+                writer.write_points(record)
+    return target
+
+
+def _header(laspy: Any, dataset: xr.Dataset, point_format: int | None) -> Any:
+    attrs = dataset.attrs
+    wanted = _point_format(laspy, dataset, point_format)
+    header = laspy.LasHeader(point_format=wanted)
+    own = set(header.point_format.dimension_names)
+    for name, variable in dataset.data_vars.items():
+        if name not in own and name not in _AXES and variable.dims[:1] == ("point",):
+            header.add_extra_dim(_extra(laspy, str(name), variable))
+    if "scales" in attrs and "offsets" in attrs:
+        header.scales, header.offsets = np.array(attrs["scales"]), np.array(attrs["offsets"])
+    else:
+        geographic = "crs_wkt" in attrs and pyproj.CRS(attrs["crs_wkt"]).is_geographic
+        header.scales = np.array([1e-7, 1e-7, 1e-3] if geographic else [1e-3] * 3)
+        header.offsets = np.floor(_least(dataset))
+    if "crs_wkt" in attrs:
+        header.add_crs(pyproj.CRS(attrs["crs_wkt"]))
+    return header
+
+
+def _point_format(laspy: Any, dataset: xr.Dataset, asked: int | None) -> int:
+    if asked is not None:
+        return int(check_choice(asked, tuple(RECORD_SIZES), "point_format"))
+    stated = dataset.attrs.get("point_format")
+    if stated in RECORD_SIZES:
+        names = set(laspy.PointFormat(stated).dimension_names) - {"X", "Y", "Z"}
+        if names <= set(map(str, dataset.data_vars)):
+            return int(stated)
+    colour, infrared = "red" in dataset, "nir" in dataset
+    return _NEWER[2] if infrared else _NEWER[1] if colour else _NEWER[0]
+
+
+def _extra(laspy: Any, name: str, variable: xr.DataArray) -> Any:
+    dtype = variable.dtype
+    columns = variable.shape[1] if variable.ndim == 2 else 1
+    if dtype.kind == "b":
+        dtype = np.dtype(np.uint8)
+    if dtype.kind not in "iuf" or dtype.itemsize > 8 or dtype == np.float16 or variable.ndim > 2:
+        raise DataError(f"{name!r} of dtype {variable.dtype} is no dimension that LAS can hold.")
+    if len(name.encode()) > _MOST_NAME_BYTES:
+        raise DataError(f"The dimension name {name!r} is longer than 32 bytes; rename it.")
+    kind = f"{columns if columns > 1 else ''}{dtype.str[1:]}"
+    return laspy.ExtraBytesParams(name=name, type=kind)
+
+
+def _least(dataset: xr.Dataset) -> np.ndarray:
+    found = [np.zeros(3)] if not dataset.sizes["point"] else []
+    for first, stop in chunk_bounds(dataset):
+        if stop > first:
+            values = chunk_values(dataset, _AXES, first, stop)
+            found.append(np.array([values[axis].min() for axis in _AXES]))
+    least: np.ndarray = np.min(found, axis=0)
+    return least
+
+
+def _whole(values: np.ndarray, header: Any, axis: int) -> np.ndarray:
+    numbers = np.round((values - header.offsets[axis]) / header.scales[axis])
+    if not np.isfinite(numbers).all() or (len(numbers) and np.abs(numbers).max() > _MOST):
+        raise DataError(
+            f"{_AXES[axis]} of the points does not fit LAS with the scale {header.scales[axis]:g} "
+            f"and offset {header.offsets[axis]:g}; drop attrs['scales'] or mend the coordinates."
+        )
+    return numbers.astype(np.int32)
+
+
+def write_points_parquet(dataset: xr.Dataset, path: str | os.PathLike[str]) -> Path:
+    """Write points as a Parquet table: one column for each variable, one row group for each chunk.
+
+    Variables of several columns become lists. The CRS is in the table's metadata, ``crs_wkt``.
+
+    Raises
+    ------
+    OptionError
+        Another suffix.
+    OutputError
+        It cannot be written.
+    """
+    target = Path(os.path.abspath(os.path.expanduser(path)))
+    if target.suffix.lower() not in (".parquet", ".pq"):
+        raise OptionError(f"path {target.name}: expected the suffix .parquet")
+    names = [str(name) for name in dataset.data_vars]
+    schema = pa.schema([(name, _arrow_type(dataset[name])) for name in names])
+    facts = {"crs_wkt": dataset.attrs.get("crs_wkt") or "", "geodl": json.dumps(dataset.attrs)}
+    schema = schema.with_metadata(facts)
+    with staged(target) as place, pq.ParquetWriter(place, schema) as writer:
+        for first, stop in chunk_bounds(dataset):
+            values = chunk_values(dataset, names, first, stop)
+            writer.write_table(_table(values, names, schema))
+    return target
+
+
+def _arrow_type(variable: xr.DataArray) -> Any:
+    kind = pa.from_numpy_dtype(variable.dtype)
+    return kind if variable.ndim == 1 else pa.list_(kind, variable.shape[1])
+
+
+def _table(values: Any, names: Sequence[str], schema: Any) -> Any:
+    columns = []
+    for name in names:
+        own = values[name]
+        if own.ndim == 1:
+            columns.append(pa.array(own))
+        else:
+            flat = pa.array(np.ascontiguousarray(own).reshape(-1))
+            columns.append(pa.FixedSizeListArray.from_arrays(flat, own.shape[1]))
+    return pa.Table.from_arrays(columns, schema=schema)
