@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from torch import nn
 
-from geodl.base.options import as_bool
 from geodl.core.classes import ClassTable
-from geodl.models.base import TorchModel
-from geodl.models.pixel_options import (
-    ignored_classes,
-    loss_parameters,
-    refuse_more,
-    task_options,
-)
-from geodl.models.pixel_scores import PixelScores
-from geodl.nets.backbones import backbone_names, check_backbone, timm_names, transformer_names
+from geodl.models.pixel_classifier import PixelClassifier
+from geodl.models.pixel_options import refuse_more, task_options
+from geodl.nets.backbones import check_backbone, transformer_names
 from geodl.nets.encoder import STRIDE, encoder_channels, make_encoder
 from geodl.nets.segmenter import DeepLabHead, Segmenter
 from geodl.tasks.base import Task
@@ -29,7 +22,7 @@ _DILATED_STRIDE = 8
 _NETWORK = ("backbone", "pointrend", "keep_dilation")
 
 
-class DeepLab(PixelScores, TorchModel):
+class DeepLab(PixelClassifier):
     """DeepLab v3 pixel classifier (Chen et al. 2017, 1706.05587).
 
     Parameters
@@ -59,9 +52,6 @@ class DeepLab(PixelScores, TorchModel):
         Data of another kind.
     """
 
-    kind: ClassVar[Literal["pixels"]] = "pixels"
-    dataset_types = ("Classified_Tiles",)
-
     def __init__(
         self,
         data: Any,
@@ -71,15 +61,15 @@ class DeepLab(PixelScores, TorchModel):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        name = type(self).__name__
-        refuse_more(args, name)
-        parameters = loss_parameters(name, data, kwargs, ("keep_dilation",))
-        parameters |= {
-            "backbone": check_backbone(backbone or _DEFAULT_BACKBONE),
-            "pointrend": as_bool(pointrend, "pointrend"),
-            "keep_dilation": as_bool(kwargs.get("keep_dilation", False), "keep_dilation"),
-        }
-        self._setup(data, parameters, pretrained_path)
+        refuse_more(args, type(self).__name__)
+        self._setup_classifier(
+            data,
+            backbone or _DEFAULT_BACKBONE,
+            pretrained_path,
+            kwargs,
+            switches={"pointrend": pointrend},
+            own={"keep_dilation": False},
+        )
 
     @classmethod
     def build(
@@ -104,21 +94,7 @@ class DeepLab(PixelScores, TorchModel):
         head = DeepLabHead(encoder_channels(encoder), task.outputs)
         return Segmenter(encoder, head, task.outputs, pointrend=pointrend), task, loaded
 
-    @classmethod
-    def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        return ignored_classes(parameters)
-
-    @staticmethod
-    def backbones() -> list[str]:
-        """Names of usable backbones; those of timm are experimental."""
-        return [*backbone_names(("ResNet", "DenseNet", "VGG")), *timm_names()]
-
     @staticmethod
     def transformer_backbones() -> list[str]:
         """Names of usable transformer backbones; experimental."""
         return list(transformer_names())
-
-    @property
-    def supported_backbones(self) -> list[str]:
-        """Names of usable backbones."""
-        return self.backbones()

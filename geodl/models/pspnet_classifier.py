@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,16 +12,9 @@ from torch import nn
 from geodl.base.errors import OptionError
 from geodl.base.options import as_bool
 from geodl.core.classes import ClassTable
-from geodl.models.base import TorchModel
-from geodl.models.pixel_options import (
-    ignored_classes,
-    loss_parameters,
-    pooling_sizes,
-    refuse_more,
-    task_options,
-)
-from geodl.models.pixel_scores import PixelScores
-from geodl.nets.backbones import backbone_names, check_backbone, timm_names
+from geodl.models.pixel_classifier import PixelClassifier
+from geodl.models.pixel_options import pooling_sizes, refuse_more, task_options
+from geodl.nets.backbones import check_backbone
 from geodl.nets.encoder import STRIDE, encoder_channels, make_encoder
 from geodl.nets.segmenter import PyramidHead, PyramidUnetHead, Segmenter
 from geodl.tasks.base import Task
@@ -36,7 +29,7 @@ _NETWORK = (
 )  # fmt: skip
 
 
-class PSPNetClassifier(PixelScores, TorchModel):
+class PSPNetClassifier(PixelClassifier):
     """Pixel classifier with pyramid pooling (Zhao et al. 2017, 1612.01105).
 
     Parameters
@@ -73,9 +66,6 @@ class PSPNetClassifier(PixelScores, TorchModel):
         Data of another kind.
     """
 
-    kind: ClassVar[Literal["pixels"]] = "pixels"
-    dataset_types = ("Classified_Tiles",)
-
     def __init__(
         self,
         data: Any,
@@ -88,21 +78,18 @@ class PSPNetClassifier(PixelScores, TorchModel):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        name = type(self).__name__
-        refuse_more(args, name)
-        parameters = loss_parameters(name, data, kwargs, ("keep_dilation", "pretrained"))
-        parameters |= {
-            "backbone": check_backbone(backbone or _DEFAULT_BACKBONE),
-            "use_unet": as_bool(use_unet, "use_unet"),
-            "pyramid_sizes": pooling_sizes(pyramid_sizes),
-            "unet_aux_loss": as_bool(unet_aux_loss, "unet_aux_loss"),
-            "pointrend": as_bool(pointrend, "pointrend"),
-            "keep_dilation": as_bool(kwargs.get("keep_dilation", False), "keep_dilation"),
-            "pretrained": as_bool(kwargs.get("pretrained", True), "pretrained"),
-        }
-        if parameters["unet_aux_loss"] and not parameters["use_unet"]:
+        refuse_more(args, type(self).__name__)
+        if as_bool(unet_aux_loss, "unet_aux_loss") and not as_bool(use_unet, "use_unet"):
             raise OptionError("unet_aux_loss=True is for use_unet=True only; set one of them.")
-        self._setup(data, parameters, pretrained_path)
+        self._setup_classifier(
+            data,
+            backbone or _DEFAULT_BACKBONE,
+            pretrained_path,
+            kwargs,
+            switches={"use_unet": use_unet, "unet_aux_loss": unet_aux_loss, "pointrend": pointrend},
+            own={"keep_dilation": False, "pretrained": True},
+            pyramid_sizes=pooling_sizes(pyramid_sizes),
+        )
 
     @classmethod
     def build(
@@ -175,17 +162,3 @@ class PSPNetClassifier(PixelScores, TorchModel):
     def freeze(self) -> None:
         """Keep the backbone as it is in further training."""
         self._net.backbone.requires_grad_(False)
-
-    @classmethod
-    def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        return ignored_classes(parameters)
-
-    @staticmethod
-    def backbones() -> list[str]:
-        """Names of usable backbones; those of timm are experimental."""
-        return [*backbone_names(("ResNet", "DenseNet", "VGG")), *timm_names()]
-
-    @property
-    def supported_backbones(self) -> list[str]:
-        """Names of usable backbones."""
-        return self.backbones()

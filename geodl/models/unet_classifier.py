@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from torch import nn
 
 from geodl.core.classes import ClassTable
-from geodl.models.base import TorchModel
 from geodl.models.model import check_backend
-from geodl.models.pixel_options import ignored_classes, loss_parameters, task_options
-from geodl.models.pixel_scores import PixelScores
-from geodl.nets.backbones import backbone_names, check_backbone, timm_names
+from geodl.models.pixel_classifier import PixelClassifier
+from geodl.models.pixel_options import task_options
+from geodl.nets.backbones import check_backbone
 from geodl.nets.unet import make_unet
 from geodl.tasks.base import Task
 from geodl.tasks.pixels import PixelTask
@@ -21,7 +20,7 @@ from geodl.tasks.pixels import PixelTask
 _DEFAULT_BACKBONE = "resnet34"
 
 
-class UnetClassifier(PixelScores, TorchModel):
+class UnetClassifier(PixelClassifier):
     """U-Net pixel classifier with a pretrained encoder.
 
     Parameters
@@ -49,9 +48,6 @@ class UnetClassifier(PixelScores, TorchModel):
         Data of another kind.
     """
 
-    kind: ClassVar[Literal["pixels"]] = "pixels"
-    dataset_types = ("Classified_Tiles",)
-
     def __init__(
         self,
         data: Any,
@@ -62,9 +58,9 @@ class UnetClassifier(PixelScores, TorchModel):
         **kwargs: Any,
     ) -> None:
         check_backend(backend, args, type(self).__name__)
-        parameters = loss_parameters(type(self).__name__, data, kwargs)
-        parameters["backbone"] = check_backbone(backbone or _DEFAULT_BACKBONE)
-        self._setup(data, parameters, pretrained_path)
+        self._setup_classifier(
+            data, backbone or _DEFAULT_BACKBONE, pretrained_path, kwargs, switches={}, own={}
+        )
 
     @classmethod
     def build(
@@ -81,17 +77,3 @@ class UnetClassifier(PixelScores, TorchModel):
         name = check_backbone(str(parameters.get("backbone", _DEFAULT_BACKBONE)))
         net, loaded = make_unet(name, bands, task.outputs, pretrained)
         return net, task, loaded
-
-    @classmethod
-    def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        return ignored_classes(parameters)
-
-    @staticmethod
-    def backbones() -> list[str]:
-        """Names of usable backbones; those of timm are experimental."""
-        return [*backbone_names(("ResNet", "DenseNet", "VGG")), *timm_names()]
-
-    @property
-    def supported_backbones(self) -> list[str]:
-        """Names of usable backbones."""
-        return self.backbones()
