@@ -40,15 +40,13 @@ _RULES = ("overwrite", "keep", "write")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointJob:
+class PointRun:
     """A model, a cloud and how they meet.
 
     Parameters
     ----------
     size, buffer
         Of tiles, in units of the CRS.
-    rules
-        Which points get which classes.
     """
 
     cloud: Cloud
@@ -57,7 +55,6 @@ class PointJob:
     points: PointInput
     size: float
     buffer: float
-    rules: ClassRules
     device: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,6 +68,19 @@ class PointJob:
 
     def layout(self) -> dict[str, Any]:
         return {"size": self.size, "buffer": self.buffer}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointJob(PointRun):
+    """A run that classifies.
+
+    Parameters
+    ----------
+    rules
+        Which points get which classes.
+    """
+
+    rules: ClassRules
 
     def task(self, cloud: SortedCloud, folder: Path) -> ClassifiedTiles:
         return ClassifiedTiles(
@@ -109,9 +119,9 @@ def prepared_points(
             )
         cloud = cloud_of(points)
         spec = contract.points
-        _check_dimensions(cloud, spec, contract.model_name)
+        check_dimensions(cloud, spec, contract.model_name)
         rules = class_rules(classes, spec, confidence=confidence, probabilities=probabilities)
-        size, pad = _sizes(cloud, spec, tile_size, buffer)
+        size, pad = tile_sizes(cloud, spec, tile_size, buffer)
         settings: dict[str, Any] = {
             "tool": "classify_points",
             "source": cloud.identity(),
@@ -135,7 +145,8 @@ def prepared_points(
         )
 
 
-def _check_dimensions(cloud: Cloud, spec: PointInput, model: str) -> None:
+def check_dimensions(cloud: Cloud, spec: PointInput, model: str) -> None:
+    """Hold files to what a model takes. Raises ModelDataError, which names the file."""
     needed = needed_dimensions(spec)
     for file in cloud.files:
         missing = [name for name in needed if name not in file.dimensions]
@@ -186,7 +197,7 @@ def _codes(given: Any, name: str) -> tuple[int, ...] | None:
     return tuple(sorted(as_int(code, f"classes: {name}", minimum=0) for code in given))
 
 
-def _sizes(
+def tile_sizes(
     cloud: Cloud, spec: PointInput, tile_size: float | None, buffer: float | None
 ) -> tuple[float, float]:
     """Tiles of whole half blocks that hold about :data:`TILE_POINTS`; a buffer of one block."""
@@ -217,8 +228,8 @@ def run_points(
         if ledger.resumed:
             job = replace(job, size=ledger.layout["size"], buffer=ledger.layout["buffer"])
         job = replace(job, model=kept_model(job.model, ledger.folder))
-        options = {"client": client, "progress": progress, "cancel": _cancel(future)}
-        cloud, sorting = _sorted(job, ledger.folder / "sorted", options)
+        options = {"client": client, "progress": progress, "cancel": cancel_event(future)}
+        cloud, sorting = sorted_cloud(job, ledger.folder / "sorted", options)
         plan = PointPlan(size=job.size, buffer=job.buffer, tiles=cloud.tiles)
         labels = ledger.folder / "labels"
         labels.mkdir(exist_ok=True)
@@ -245,12 +256,13 @@ def run_points(
         ledger.remove()
 
 
-def _cancel(future: RunFuture | None) -> threading.Event:
+def cancel_event(future: RunFuture | None) -> threading.Event:
+    """What stops a run: its future's, or one that nobody sets."""
     return threading.Event() if future is None else future.stop
 
 
-def _sorted(
-    job: PointJob, folder: Path, options: Mapping[str, Any]
+def sorted_cloud(
+    job: PointRun, folder: Path, options: Mapping[str, Any]
 ) -> tuple[SortedCloud, RunSummary]:
     """The first pass: the cloud in files by cell."""
     folder.mkdir(exist_ok=True)
