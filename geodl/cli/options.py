@@ -53,6 +53,12 @@ def read_value(text: str) -> Any:
         return text
 
 
+def read_source(text: str) -> Any:
+    """A path as it stands, or a list of them from JSON (``["a.tif", "b.tif"]``)."""
+    value = read_value(text) if text.lstrip().startswith("[") else text
+    return value if isinstance(value, list) else text
+
+
 def add_options(
     parser: argparse.ArgumentParser,
     function: Callable[..., Any],
@@ -68,7 +74,8 @@ def add_options(
         Gets the options; those not given on the command line are absent from the namespace, so
         that the function's own defaults hold.
     positional
-        Parameters that are arguments without a dash. They are taken as text.
+        Parameters that are arguments without a dash. They are taken as text, or as a JSON list of
+        several.
     without
         Parameters that get no option, besides those that only make sense inside Python.
 
@@ -86,7 +93,9 @@ def add_options(
         names.append(name)
         text = helps.get(name, "").replace("%", "%%")
         if name in positional:
-            parser.add_argument(name, help=text)
+            optional = parameter.default is not _Kinds.empty
+            more: dict[str, Any] = {"nargs": "?", "default": argparse.SUPPRESS} if optional else {}
+            parser.add_argument(name, help=text, type=read_source, **more)
         else:
             _add_option(parser, name, parameter, text)
     return names

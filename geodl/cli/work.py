@@ -14,15 +14,17 @@ def add_chips_export(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     from geodl.tools.export_training_data import export_training_data
 
     positional = ("input_raster", "input_class_data")
-    without = ("estimate", "process_all_raster_items")
-    names = add_options(parser, export_training_data, positional=positional, without=without)
+    names = add_options(parser, export_training_data, positional=positional)
     _add_client(parser)
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        folder = export_training_data(**given(options, names), **_client(options))
-        return {"path": str(folder)}
+        folder: Any = export_training_data(**given(options, names), **_client(options))
+        return _expected(folder) or {"path": str(folder)}
 
-    return run, lambda value: f"chips: {value['path']}"
+    def word(value: dict[str, Any]) -> str:
+        return _expectation(value) if "worker_hours" in value else f"chips: {value['path']}"
+
+    return run, word
 
 
 def add_detect(parser: argparse.ArgumentParser) -> tuple[Run, Word]:

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 
 from geodl.cli import main
+from geodl.formats import open_export
 from geodl.testing import Scene
 
 pytestmark = pytest.mark.filterwarnings("ignore::geodl.base.errors.OfflineWarning")
@@ -42,6 +43,21 @@ def test_chips_are_exported_and_described(
     assert all(row["objects"] > 0 for row in facts["classes"])
     assert main(["chips", "info", done["path"]]) == 0
     assert "PASCAL_VOC_rectangles" in capsys.readouterr().out
+
+
+def test_several_rasters_without_labels_and_an_estimate_from_a_shell(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, scene: Scene
+) -> None:
+    several = json.dumps([str(scene.raster), str(scene.raster)])
+    words = ["chips", "export", several, "--metadata-format", "Export_Tiles", "--tile-size", 64,
+             "--process-all-raster-items", "--output-location", tmp_path / "chips"]  # fmt: skip
+    expected = _call(capsys, *words, "--estimate")
+    assert expected["worker_hours"] > 0
+    assert not (tmp_path / "chips").exists()
+    folder = open_export(_call(capsys, *words)["path"])
+    one = _call(capsys, "chips", "export", scene.raster, "--metadata-format", "Export_Tiles",
+              "--tile-size", 64, "--output-location", tmp_path / "one")  # fmt: skip
+    assert len(folder) == 2 * len(open_export(one["path"]))
 
 
 def test_a_model_is_trained_and_described(

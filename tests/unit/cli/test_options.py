@@ -94,6 +94,11 @@ def test_wrong_use_is_status_2(words: list[str]) -> None:
     assert caught.value.code == 2
 
 
+def test_a_source_may_be_a_list_of_them() -> None:
+    assert parse('["a.tif", "b.tif"]') == {"source": ["a.tif", "b.tif"]}
+    assert parse("[a].tif") == {"source": "[a].tif"}
+
+
 def test_values_are_json_where_they_can_be() -> None:
     assert read_value("0.3") == 0.3
     assert read_value("true") is True
