@@ -6,9 +6,10 @@ from geodl.base.registry import lazy_attributes
 
 _PUBLIC = {
     "open_raster": "geodl.io.raster:open_raster",
-    "open_points": "geodl.io.points:open_points",
+    "open_points": "geodl.tools.open_points:open_points",
     "apply_model": "geodl.tools.apply_model:apply_model",
     "classify_points": "geodl.tools.classify_points:classify_points",
+    "detect_objects_3d": "geodl.tools.detect_objects_3d:detect_objects_3d",
     "connect": "geodl.runtime.connect:connect",
 }
 

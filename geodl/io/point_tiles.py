@@ -69,7 +69,7 @@ def tiles_of(
     dims: Sequence[str] | None,
     folder: str | os.PathLike[str] | None,
 ) -> PointTiles:
-    """See :meth:`geodl.io.points_accessor.PointsAccessor.tiles`."""
+    """See :meth:`geodl.tools.points_accessor.PointsAccessor.tiles`."""
     PointPlan(size=size, buffer=buffer, tiles=())
     cloud, held = sorted_points(dataset, dims, tile=size, folder=folder)
     return PointTiles(cloud, PointPlan(size=size, buffer=buffer, tiles=cloud.tiles), held)

@@ -1,4 +1,4 @@
-"""``open_points``: a point cloud as a lazily read ``xarray.Dataset``."""
+"""A point cloud as a lazily read ``xarray.Dataset``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import xarray as xr
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-import geodl.io.points_accessor  # noqa: F401  (registers ds.geodl)
 from geodl.base.errors import OptionError, UnknownOptionError
 from geodl.base.options import as_int, nearest
 from geodl.io.cloud import Cloud, CloudPoints, open_cloud
@@ -24,7 +23,7 @@ from geodl.io.las_file import PART_POINTS, PointPart
 Chunks = str | int | Mapping[str, Any]
 
 
-def open_points(
+def open_dataset(
     source: Any,
     *,
     dims: str | Sequence[str] | None = None,
@@ -32,42 +31,7 @@ def open_points(
     chunks: Chunks = "auto",
     pipeline: Sequence[Any] | None = None,
 ) -> xr.Dataset:
-    """Open a point cloud lazily: headers are read, and of files at the edge of ``bounds`` x and y.
-
-    Parameters
-    ----------
-    source
-        LAS 1.0 to 1.4, LAZ or COPC: a path, a pattern, a folder (searched below too), a URL or
-        fsspec location, or a list of these. Files in other CRS than the first are reprojected as
-        they are read (x and y; heights stay).
-    dims
-        Dimensions besides x, y and z, by laspy's names; all by default. A dimension that a file
-        lacks is 0 there, or NaN.
-    bounds
-        ``(xmin, ymin, xmax, ymax)`` in the cloud's CRS, closed. Files outside are not read, of a
-        COPC file only the nodes that reach inside.
-    chunks
-        ``"auto"``: about a million points; or a number of points. LAZ files are cut between their
-        own chunks, usually of 50,000 points, so that a chunk may hold fewer or one of those.
-    pipeline
-        Stages of PDAL (dicts or names, without reader and writer) that run over each file first;
-        needs PDAL.
-
-    Returns
-    -------
-    Dataset along ``point`` in the files' own order, Dask-backed: ``x``, ``y``, ``z`` float64, and
-    the other dimensions with laspy's names and dtypes; extra dimensions of several columns are
-    2-D. Header facts are in ``attrs``; CRS, tiles, rasters and writers in ``ds.geodl``.
-
-    Raises
-    ------
-    SourceNotFoundError, SourceError
-        Nothing there, or a file that cannot be read; says what is wrong with it.
-    OptionError, UnknownOptionError
-        Bounds or chunks that are none; a dimension that no file has.
-    MissingPackageError
-        laspy, or for ``pipeline`` PDAL, is not installed.
-    """
+    """Open a point cloud lazily; see :func:`geodl.tools.open_points.open_points`."""
     if pipeline is not None:
         from geodl.io.pdal import run_pipeline
 
@@ -108,7 +72,7 @@ _readers: WeakValueDictionary[tuple[str, ...], PointReader] = WeakValueDictionar
 
 
 def as_dataset(cloud: Cloud, dims: str | Sequence[str] | None = None) -> xr.Dataset:
-    """A cloud as a lazily read Dataset; see :func:`open_points`."""
+    """A cloud as a lazily read Dataset; see :func:`open_dataset`."""
     names = _wanted(cloud, dims)
     reader = PointReader(cloud)
     arrays = _lazy_fields(cloud, reader, names)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from geodl.base.errors import OptionError, OutputError, OutputExistsError
 from geodl.base.options import as_bool, check_choice
 from geodl.io.cloud import SUFFIXES, Cloud
-from geodl.io.points import cloud_of, open_points
+from geodl.io.points import cloud_of
 from geodl.runtime.connect import active_client
 from geodl.runtime.future import RunFuture, start
+from geodl.tools.open_points import open_points
 from geodl.tools.point_copies import check_targets
 from geodl.tools.point_job import (
     copy_targets,

@@ -96,7 +96,7 @@ class CloudRaster:
 def rasterize(
     dataset: xr.Dataset, resolution: float, kind: str, dim: str, chunk: int | None
 ) -> xr.DataArray:
-    """See :meth:`geodl.io.points_accessor.PointsAccessor.rasterize`."""
+    """See :meth:`geodl.tools.points_accessor.PointsAccessor.rasterize`."""
     check_choice(kind, KINDS, "kind")
     cell = as_float(resolution, "resolution", minimum=1e-9)
     if kind in _NEEDS_CLASS and "classification" not in dataset:
@@ -195,7 +195,7 @@ def heights_above_ground(
 
 
 def thinned(dataset: xr.Dataset, every: int | None, spacing: float | None) -> Sequence[int] | slice:
-    """Which points stay; see :meth:`geodl.io.points_accessor.PointsAccessor.thin`."""
+    """Which points stay; see :meth:`geodl.tools.points_accessor.PointsAccessor.thin`."""
     if (every is None) == (spacing is None):
         raise OptionError("thin() takes one of every= (points) and spacing= (units of the CRS).")
     if every is not None:

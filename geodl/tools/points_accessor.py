@@ -88,7 +88,7 @@ class PointsAccessor:
 
         With ``spacing`` x, y and z are read once, chunk by chunk. The rest stays lazy.
         """
-        from geodl.io.point_rasters import thinned
+        from geodl.tools.point_rasters import thinned
 
         return self._points.isel(point=thinned(self._points, every, spacing))
 
@@ -112,7 +112,7 @@ class PointsAccessor:
         DataError
             No point is classified as ground.
         """
-        from geodl.io.point_rasters import heights_above_ground
+        from geodl.tools.point_rasters import heights_above_ground
 
         size = as_float(tile_size, "tile_size", minimum=1e-9)
         pad = as_float(buffer, "buffer", minimum=0)
@@ -154,7 +154,7 @@ class PointsAccessor:
         OptionError
             An argument outside its domain.
         """
-        from geodl.io.point_rasters import rasterize
+        from geodl.tools.point_rasters import rasterize
 
         side = None if chunk is None else as_int(chunk, "chunk", minimum=1)
         return rasterize(self._points, resolution, kind, dim, side)
