@@ -216,11 +216,11 @@ def _clouds(folder: Path) -> list[Path]:
 
 def _metrics_text(model: PointClassifier, source: Any, result: Any) -> str:
     """A table of precision, recall and F1 of the codes that the model knows."""
-    from geodl.io.points import open_points
+    from geodl.io.points import open_dataset
 
     codes = np.array(model.task.codes, np.int64)
     counts = np.zeros((len(codes), len(codes)), np.int64)
-    truth = open_points(source)["classification"].data
+    truth = open_dataset(source)["classification"].data
     found = result["classification"].data.rechunk(truth.chunks)
     for one, other in zip(truth.blocks, found.blocks, strict=True):
         pairs = np.stack([np.asarray(one), np.asarray(other)]).astype(np.int64)
