@@ -13,13 +13,18 @@ import pytest
 import rasterio
 from distributed import Client
 
+from geodl.core.contract import Normalization
 from geodl.runtime.connect import connect
-from geodl.testing import make_scene
+from geodl.testing import make_dates, make_scene
 from geodl.testing.tiny import random_model
 from geodl.tools.classify_pixels import classify_pixels
+from geodl.tools.detect_change import detect_change_using_deep_learning
 from geodl.tools.detect_objects import detect_objects
 
-SIZE = 420
+SIZE, DATES = 420, 112
+SIX_BANDS = Normalization(
+    minimum=(0.0,) * 6, maximum=(255.0,) * 6, scaled_mean=(0.5,) * 6, scaled_std=(0.2,) * 6
+)
 PARAMETERS: dict[str, dict[str, Any]] = {
     "UnetClassifier": {"backbone": "resnet18"},
     "SingleShotDetector": {
@@ -40,6 +45,11 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 def inputs(make_once: Any) -> Path:
     def make(folder: Path) -> None:
         make_scene(folder, seed=3, size=(SIZE, SIZE))
+        make_dates(folder, seed=3, size=(DATES, DATES))
+        random_model(
+            folder / "change", "ChangeDetector", "pixels", {}, tile_px=64, bands=6,
+            classes={1: "new"}, normalization=SIX_BANDS,
+        )  # fmt: skip
         random_model(
             folder / "unet", "UnetClassifier", "pixels", PARAMETERS["UnetClassifier"], tile_px=64
         )
@@ -62,7 +72,7 @@ def client() -> Any:
 
 
 def raster(inputs: Path) -> Path:
-    return next(path for path in inputs.glob("*.tif") if "class" not in path.name)
+    return inputs / "scene.tif"
 
 
 def classify(inputs: Path, output: Path, block: int, client: Client | None) -> np.ndarray:
@@ -104,6 +114,26 @@ def test_detections_are_identical(inputs: Path, tmp_path: Path, client: Client) 
     for name, block, there in (("b.parquet", 2048, None), ("c.parquet", 256, client)):
         again = detect(inputs, tmp_path / name, block, there)
         assert again.to_wkb().equals(first.to_wkb())
+
+
+def test_changes_are_identical(inputs: Path, tmp_path: Path, client: Client) -> None:
+    def change(name: str, block: int, there: Client | None) -> np.ndarray:
+        found = detect_change_using_deep_learning(
+            inputs / "before.tif",
+            inputs / "after.tif",
+            str(inputs / "change"),
+            tmp_path / name,
+            {"padding": 8, "output": "scores"},
+            progress=False,
+            block_size=block,
+            client=there,
+        )
+        return found.values  # type: ignore[no-any-return]
+
+    first = change("a.tif", 48, None)
+    assert np.nanstd(first) > 0.001
+    for name, block, there in (("b.tif", 2048, None), ("c.tif", 96, client)):
+        np.testing.assert_array_equal(change(name, block, there), first)
 
 
 SCRIPT = """
