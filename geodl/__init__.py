@@ -10,6 +10,7 @@ _PUBLIC = {
     "apply_model": "geodl.tools.apply_model:apply_model",
     "classify_points": "geodl.tools.classify_points:classify_points",
     "detect_objects_3d": "geodl.tools.detect_objects_3d:detect_objects_3d",
+    "Catalog": "geodl.catalog.catalog:Catalog",
     "connect": "geodl.runtime.connect:connect",
 }
 

@@ -102,7 +102,7 @@ def tile_scores(
     for blocks, batch in _ahead(prepare, _batches(tile_blocks(tile, spec), device)):
         started = time.perf_counter()
         with torch.inference_mode():
-            scores = task.scores(net, _moved(batch, device)).float().cpu().numpy()
+            scores = task.scores(net, moved(batch, device)).float().cpu().numpy()
         seconds["model"] += time.perf_counter() - started
         for block, found in zip(blocks, scores, strict=True):
             total[block.positions] += found[: len(block.positions)]
@@ -142,14 +142,14 @@ def _ahead(work: Any, items: Iterator[Any]) -> Iterator[Any]:
             yield waiting.pop(0).result()
 
 
-def _moved(value: Any, device: str) -> Any:
+def moved(value: Any, device: str) -> Any:
     """Tensors inside containers, on a device."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, dict):
-        return {key: _moved(item, device) for key, item in value.items()}
+        return {key: moved(item, device) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_moved(item, device) for item in value)
+        return type(value)(moved(item, device) for item in value)
     return value
 
 

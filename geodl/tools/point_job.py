@@ -6,6 +6,7 @@ import math
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -40,7 +41,7 @@ _RULES = ("overwrite", "keep", "write")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointRun:
+class PointRun(ABC):
     """A model, a cloud and how they meet.
 
     Parameters
@@ -68,6 +69,10 @@ class PointRun:
 
     def layout(self) -> dict[str, Any]:
         return {"size": self.size, "buffer": self.buffer}
+
+    @abstractmethod
+    def task(self, cloud: SortedCloud, folder: Path) -> Any:
+        """The block task over the sorted cloud; what it keeps in files goes into ``folder``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +257,7 @@ def run_points(
         summary.seconds["finalise"] = time.monotonic() - before
         summary.seconds["sort"] = sum(sorting.seconds.values())
         summary.wall_s = time.monotonic() - clock
-        write_manifest(product.path, _manifest(job, plan, summary, started))
+        write_manifest(product.path, point_manifest(job, plan, summary, started))
         ledger.remove()
 
 
@@ -303,7 +308,7 @@ def copy_targets(cloud: Cloud, product: Path) -> list[Path]:
     return targets
 
 
-def estimated_point_hours(job: PointJob) -> float:
+def estimated_point_hours(job: PointRun) -> float:
     """Worker-hours that a run will take, from one part and one tile of it, each timed."""
     cloud = job.cloud
     if not cloud.parts:
@@ -334,12 +339,13 @@ def estimated_point_hours(job: PointJob) -> float:
     return per_point_s * cloud.count / 3600
 
 
-def _manifest(
-    job: PointJob, plan: PointPlan, summary: RunSummary, started: float
+def point_manifest(
+    job: PointRun, plan: PointPlan, summary: RunSummary, started: float
 ) -> dict[str, Any]:
+    """What stands beside a product of points."""
     count = job.cloud.count
     return {
-        "tool": "classify_points",
+        "tool": job.settings["tool"],
         "inputs": [
             {"name": file.name, "identity": file.identity(), "points": file.count}
             for file in job.cloud.files

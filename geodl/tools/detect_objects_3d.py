@@ -1,0 +1,276 @@
+"""Objects found among the points of a cloud, as polygons with height and yaw."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geodl.base.errors import ModelDataError
+from geodl.bundle import load_model, resolve_model
+from geodl.core.classes import ClassTable
+from geodl.core.oriented import OrientedBoxes
+from geodl.core.points import PointPlan
+from geodl.infer.boxes3d import DetectedTiles, from_payload, joined
+from geodl.io.manifest import write_manifest
+from geodl.io.point_cells import SortedCloud
+from geodl.io.points import cloud_of
+from geodl.io.writers import FEATURE_SUFFIXES, write_features
+from geodl.ops.boxes3d import footprints, suppress_oriented
+from geodl.runtime.connect import active_client
+from geodl.runtime.future import RunFuture, start
+from geodl.runtime.ledger import Ledger
+from geodl.runtime.run import run_blocks
+from geodl.tasks.objects import as_share
+from geodl.tools.device import run_device
+from geodl.tools.inference import kept_model
+from geodl.tools.point_job import (
+    PointRun,
+    cancel_event,
+    check_dimensions,
+    estimated_point_hours,
+    point_manifest,
+    sorted_cloud,
+    tile_sizes,
+)
+from geodl.tools.product import Product
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxJob(PointRun):
+    """A run that finds objects.
+
+    Parameters
+    ----------
+    threshold
+        Least score, 0..1.
+    nms_overlap
+        Overlap of two boxes of a class beyond which the weaker is dropped.
+    """
+
+    threshold: float
+    nms_overlap: float
+
+    def task(self, cloud: SortedCloud, folder: Path) -> DetectedTiles:
+        return DetectedTiles(
+            cloud=cloud,
+            model=self.model,
+            device=self.device,
+            threshold=self.threshold,
+            nms_overlap=self.nms_overlap,
+        )
+
+
+def detect_objects_3d(
+    points: Any,
+    model: Any,
+    output: str | os.PathLike[str],
+    *,
+    threshold: float = 0.3,
+    nms_overlap: float = 0.2,
+    tile_size: float | None = None,
+    buffer: float | None = None,
+    client: Any = None,
+    progress: bool = True,
+    overwrite: bool = False,
+    future: bool = False,
+    estimate: bool = False,
+) -> GeoDataFrame:
+    """Find objects among the points of a cloud.
+
+    Square tiles with a buffer are cut into overlapping blocks of the size that the model was
+    trained on; each block answers for the objects in its middle. The result is the same for every
+    tile size and number of workers as long as the buffer is at least as wide as a block. A run
+    that was stopped goes on when the same call is made again.
+
+    Parameters
+    ----------
+    points
+        Whatever :func:`geodl.open_points` takes, or what it returned.
+    model
+        A trained object, a ``.emd`` or ``.dlpk`` file, or the folder that ``save`` returned.
+    output
+        ``.parquet`` (GeoParquet), ``.gpkg``, ``.fgb``, ``.geojson`` or ``.shp``.
+    threshold
+        Least score of an object, 0..1.
+    nms_overlap
+        Of two boxes of a class whose overlap, seen from above, is larger, the weaker is dropped.
+    tile_size, buffer
+        Side of the tiles and what is seen around them, in units of the CRS. By default tiles of
+        about a million points, and the side of a block.
+    client
+        A Dask client; None takes the active one, or this process.
+    future
+        Return at once a future with ``progress``; ``cancel()`` leaves the run resumable.
+    estimate
+        Return the expected worker-hours as a float instead.
+
+    Returns
+    -------
+    GeoDataFrame, best first: the boxes seen from above as polygons in the cloud's CRS, with
+    ``Class``, ``ClassValue``, ``Confidence`` (0..100), ``z`` of the bottom, ``height``, ``length``
+    and ``width`` in units of the CRS, and ``yaw`` of the length in degrees, anticlockwise from x,
+    within -180..180. ``.attrs["path"]`` says where it is.
+
+    Raises
+    ------
+    ModelDataError
+        The points lack a dimension that the model takes, or the model is for something else.
+    OptionError
+        An argument outside its domain.
+    OutputExistsError
+        A finished product is there.
+    BlockError
+        Some tiles failed; the others are kept, the same call goes on.
+    """
+    client = active_client() if client is None else client
+    options = {
+        "threshold": as_share(threshold, "threshold"),
+        "nms_overlap": as_share(nms_overlap, "nms_overlap"),
+        "tile_size": tile_size,
+        "buffer": buffer,
+        "client": client,
+    }
+    if estimate:
+        with _prepared(points, model, **options) as job:
+            hours: Any = estimated_point_hours(job)
+            return hours
+    product = Product.at(
+        output, suffixes=FEATURE_SUFFIXES, default_stem="objects", gis=None, overwrite=overwrite
+    )
+
+    def make(handle: RunFuture | None) -> Any:
+        with _prepared(points, model, **options) as job:
+            return _run(job, product, client=client, progress=progress, future=handle)
+
+    # With future=True a RunFuture, as documented.
+    result: Any = start(make) if future else make(None)
+    return result
+
+
+@contextmanager
+def _prepared(
+    points: Any,
+    model: Any,
+    *,
+    threshold: float,
+    nms_overlap: float,
+    tile_size: float | None,
+    buffer: float | None,
+    client: Any,
+) -> Iterator[BoxJob]:
+    """Open cloud and model, check that they fit, and plan."""
+    with tempfile.TemporaryDirectory(prefix="geodl-model-") as folder:
+        ref = resolve_model(model, folder)
+        device = run_device(None, client)
+        contract = load_model(ref, device if client is None else "cpu").contract
+        spec = contract.points
+        if contract.kind != "boxes3d" or spec is None:
+            raise ModelDataError(
+                f"detect_objects_3d needs a model that finds boxes among points; "
+                f"{contract.model_name} gives {contract.kind}."
+            )
+        cloud = cloud_of(points)
+        check_dimensions(cloud, spec, contract.model_name)
+        size, pad = tile_sizes(cloud, spec, tile_size, buffer)
+        settings: dict[str, Any] = {
+            "tool": "detect_objects_3d",
+            "source": cloud.identity(),
+            "model": ref.sha256,
+            "threshold": threshold,
+            "nms_overlap": nms_overlap,
+        }
+        if pad < spec.block_size:
+            # Blocks are cut short at the buffer's edge, so that tiles change the result.
+            settings["tiles"] = [size, pad]
+        yield BoxJob(
+            cloud=cloud,
+            model=ref,
+            contract=contract,
+            points=spec,
+            size=size,
+            buffer=pad,
+            device=device,
+            settings=settings,
+            threshold=threshold,
+            nms_overlap=nms_overlap,
+        )
+
+
+def _run(
+    job: BoxJob, product: Product, *, client: Any, progress: bool, future: RunFuture | None
+) -> GeoDataFrame:
+    """Do all tiles that the run folder does not hold yet; write product and manifest."""
+    started, clock = time.time(), time.monotonic()
+    with Ledger.open(
+        product.run_folder,
+        job.fingerprint,
+        job.layout(),
+        dict(job.settings),
+        overwrite=product.overwrite,
+    ) as ledger:
+        if ledger.resumed:
+            job = replace(job, size=ledger.layout["size"], buffer=ledger.layout["buffer"])
+        job = replace(job, model=kept_model(job.model, ledger.folder))
+        options = {"client": client, "progress": progress, "cancel": cancel_event(future)}
+        cloud, sorting = sorted_cloud(job, ledger.folder / "sorted", options)
+        plan = PointPlan(size=job.size, buffer=job.buffer, tiles=with_neighbours(cloud.tiles))
+        summary = run_blocks(
+            job.task(cloud, ledger.folder),
+            plan.blocks(),
+            len(plan),
+            ledger=ledger,
+            name="detect_objects_3d",
+            watch=None if future is None else future.watch,
+            **options,
+        )
+        before = time.monotonic()
+        parts = [OrientedBoxes.none(), *(from_payload(data) for _, data in ledger.payloads())]
+        found = suppress_oriented(joined(parts), job.nms_overlap)
+        features = box_features(found, job.contract.classes, job.cloud.crs)
+        write_features(features, product.path)
+        summary.seconds["finalise"] = time.monotonic() - before
+        summary.seconds["sort"] = sum(sorting.seconds.values())
+        summary.wall_s = time.monotonic() - clock
+        write_manifest(product.path, point_manifest(job, plan, summary, started))
+        ledger.remove()
+    features.attrs["path"] = str(product.path)
+    return features
+
+
+def with_neighbours(tiles: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Tiles and those around them: a block that lies in an empty tile owns ground beyond it."""
+    steps = (-1, 0, 1)
+    return tuple(sorted({(r + i, c + j) for r, c in tiles for i in steps for j in steps}))
+
+
+def box_features(found: OrientedBoxes, classes: ClassTable, crs: str | None) -> GeoDataFrame:
+    """Boxes as polygons with their numbers in columns."""
+    import geopandas as gpd
+
+    names = np.array(["", *classes.names], object)
+    boxes = found.boxes
+    return gpd.GeoDataFrame(
+        {
+            "Class": names[found.labels],
+            "ClassValue": classes.value_of_index()[found.labels],
+            "Confidence": found.scores.astype(np.float64) * 100,
+            "z": boxes[:, 2],
+            "height": boxes[:, 5],
+            "length": boxes[:, 3],
+            "width": boxes[:, 4],
+            "yaw": np.degrees(boxes[:, 6]),
+        },
+        geometry=footprints(boxes),
+        crs=crs,
+    )
