@@ -17,7 +17,7 @@ from geodl.core.blocks import RasterSource
 from geodl.core.classes import ClassTable
 from geodl.formats import FORMATS, ChipFolder, ChipFormat
 from geodl.formats.base import BUFFER_KEY
-from geodl.formats.images import check_holds
+from geodl.formats.images import check_holds, open_image
 from geodl.formats.panoptic import INSTANCE_KEY
 from geodl.io.extent import extent_window
 from geodl.io.source import open_source
@@ -236,7 +236,7 @@ def prepare(
         raise missed
     _check_alike(scenes)
     if base is not None:
-        _check_base(base, scenes[0].source, options)
+        _check_base(base, scenes[0], options)
     first = scenes[0]
     plan = ChipPlan(
         parts=tuple(scene.plan() for scene in scenes),
@@ -331,14 +331,15 @@ def _check_alike(scenes: Sequence[Scene]) -> None:
             )
 
 
-def _check_base(base: ChipFolder, source: RasterSource, options: ChipOptions) -> None:
+def _check_base(base: ChipFolder, scene: Scene, options: ChipOptions) -> None:
     """Refuse to mix chips of different kinds in one export."""
     pairs = {
         "metadata format": (base.metadata_mode, options.metadata_format),
         "tile size": (base.tile_size, options.tile_yx[::-1]),
-        "number of bands": (base.bands, source.count),
-        "dtype": (base.dtype, source.dtype.name),
+        "number of bands": (base.bands, scene.source.count),
+        "dtype": (base.dtype, scene.source.dtype.name),
         "reference system": (base.image_space, options.image_space),
+        "second raster (images2)": (_second_of(base), _second_chips(scene.second, options)),
     }
     for name, (theirs, ours) in pairs.items():
         if theirs != ours:
@@ -346,6 +347,25 @@ def _check_base(base: ChipFolder, source: RasterSource, options: ChipOptions) ->
                 f"startIndex={options.first}: the {name} of {base.path} is {theirs}, that of the "
                 f"chips to be added {ours}; export them to another output_location."
             )
+
+
+def _second_of(base: ChipFolder) -> str | None:
+    """What the chips in ``images2`` are, by the first of them; None where there are none."""
+    path = base.path / "images2" / base.chips[0].image.name
+    if not path.parent.is_dir():
+        return None
+    with open_image(path) as dataset:
+        width, height, dtype = dataset.width, dataset.height, dataset.dtypes[0]
+        return f"{width} x {height} pixels with {dataset.count} bands of {dtype}"
+
+
+def _second_chips(second: SecondRaster | None, options: ChipOptions) -> str | None:
+    """The same of the chips that are to be written."""
+    if second is None:
+        return None
+    height, width = (side * second.factor for side in options.tile_yx)
+    count, dtype = second.source.count, second.source.dtype.name
+    return f"{width} x {height} pixels with {count} bands of {dtype}"
 
 
 def band_names(source: RasterSource) -> tuple[str, ...]:

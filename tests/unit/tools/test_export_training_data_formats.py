@@ -220,6 +220,28 @@ def test_a_finer_second_raster_keeps_its_pixels(
     assert not pair[:, :40].any()
 
 
+def test_pairs_are_added_to_pairs_of_the_same_kind_only(
+    tmp_path: Path, raster: Path, write_raster: Any
+) -> None:
+    rng = np.random.default_rng(0)
+    two = write_raster(rng.integers(1, 200, (2, *SHAPE), np.uint8), "two.tif")
+    one = write_raster(rng.integers(1, 200, (1, *SHAPE), np.uint8), "one.tif")
+    folder = export(tmp_path, raster, None, "Export_Tiles", additional_input_raster=two)
+    more: dict[str, Any] = {"context": {"startIndex": 100}}
+    for other in (None, one):
+        with pytest.raises(DataError, match=r"second raster \(images2\).*64 x 64 pixels with 2"):
+            export(tmp_path, raster, None, "Export_Tiles", additional_input_raster=other, **more)
+    assert not list((folder.path / "images").glob("000000100*"))
+    both = export(tmp_path, raster, None, "Export_Tiles", additional_input_raster=two, **more)
+    names = [ref.image.name for ref in both.chips]
+    assert len(names) == 2 * len(folder)
+    assert sorted(p.name for p in (both.path / "images2").glob("*.tif")) == sorted(names)
+    alone = export(tmp_path, raster, None, "Export_Tiles", output_location=tmp_path / "alone")
+    with pytest.raises(DataError, match="is None, that of the chips to be added 64 x 64"):
+        export(tmp_path, raster, None, "Export_Tiles", additional_input_raster=two,
+               output_location=alone.path, **more)  # fmt: skip
+
+
 def test_a_second_raster_on_another_grid_is_resampled(
     tmp_path: Path, raster: Path, write_raster: Any
 ) -> None:
