@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
-from geodl.base.options import check_known
+from geodl.base.options import as_int, check_known
 from geodl.core.classes import ClassTable
 from geodl.models.contracts import check_data_fits
 from geodl.models.detector import DetectorModel
 from geodl.models.query_options import DEFORMABLE_DEFAULTS, build_queries, query_options
 from geodl.models.resnet_backbones import ResNetBackbones
 from geodl.nets.backbones import check_backbone
-from geodl.nets.queries import deformable_detr
+from geodl.nets.queries import QueryNet, deformable_detr
 from geodl.tasks.base import Task
 
 
@@ -67,6 +67,40 @@ class DETReg(ResNetBackbones, DetectorModel):
             **query_options(kwargs, DEFORMABLE_DEFAULTS),
         }
         self._setup(data, parameters, pretrained_path)
+
+    def pretrain(self, epochs: int = 10, lr: float | slice = 2e-4, regions: int = 30) -> None:
+        """The first stage of DETReg: learn to find objects from images alone, before ``fit``.
+
+        The queries learn to find the regions that selective search proposes (Uijlings et al.
+        2013), and to tell what the backbone makes of each by itself. Labels of the data are not
+        looked at; backbone and class scores stay as they are.
+
+        Parameters
+        ----------
+        epochs
+            Passes over the training set; a line is printed after each.
+        lr
+            Learning rate.
+        regions
+            Most regions of a chip, largest first.
+
+        Raises
+        ------
+        OptionError
+            An argument outside its domain.
+        ModelDataError
+            The model was opened without data.
+        """
+        from geodl.models.region_pretraining import pretrain
+
+        pretrain(
+            cast(QueryNet, self.net),
+            self._need_data("pretrain()"),
+            self._parameters,
+            epochs=as_int(epochs, "epochs", minimum=1),
+            lr=lr,
+            regions=as_int(regions, "regions", minimum=1),
+        )
 
     @classmethod
     def build(

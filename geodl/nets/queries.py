@@ -100,10 +100,16 @@ class QueryNet(nn.Module):
         if answer is None:
             with precision():
                 answer = self.answer(x, labels)
-        config = self.detr.config
         # Half precision ends here: coordinates need more than 8 bits.
         exact = {k: v.float() if _is_float(v) else v for k, v in answer.items()}
-        total, parts, _ = self.criterion(labels=labels, device=x.device, config=config, **exact)
+        return self.losses_of(exact, labels, x)
+
+    def losses_of(
+        self, answer: dict[str, Any], labels: list[dict[str, Tensor]], x: Tensor
+    ) -> dict[str, Tensor]:
+        """0-d ``loss`` and its parts, of an answer in full precision."""
+        config = self.detr.config
+        total, parts, _ = self.criterion(labels=labels, device=x.device, config=config, **answer)
         return {"loss": total, **_main_parts(parts)}
 
 
