@@ -10,7 +10,9 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["GEODL_OFFLINE"] = "1"
 
 import pickle
+import subprocess
 import sys
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +67,66 @@ def make_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MakeO
         return folder
 
     return once
+
+
+_S3_SERVER = """
+import logging
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+logging.getLogger("werkzeug").disabled = True
+server.start()
+print("%s:%s" % server.get_host_and_port(), flush=True)
+sys.stdin.read()
+server.stop()
+"""
+
+
+@pytest.fixture(scope="session")
+def object_endpoint() -> Iterator[Any]:
+    """An S3 server on this machine, which the process finds by its variables; a boto3 client."""
+    needed = "the tests of s3:// need moto[server], boto3 and s3fs"
+    boto3 = pytest.importorskip("boto3", reason=needed)
+    pytest.importorskip("moto.server", reason=needed)
+    s3fs = pytest.importorskip("s3fs", reason=needed)
+    # A process of its own: GDAL may ask while it holds this one's lock, and would wait for ever.
+    server = subprocess.Popen(
+        [sys.executable, "-c", _S3_SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    endpoint = server.stdout.readline().strip()
+    variables = {
+        # What GDAL reads, and what boto and s3fs do.
+        "AWS_S3_ENDPOINT": endpoint,
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+        "AWS_ENDPOINT_URL": f"http://{endpoint}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield boto3.client("s3")
+        for system in s3fs.S3FileSystem._cache.values():
+            # Sockets left to the interpreter's end are warned of.
+            system.close_session(system.loop, system._s3)
+        s3fs.S3FileSystem.clear_instance_cache()
+    server.communicate()
+
+
+@pytest.fixture
+def object_store(object_endpoint: Any) -> str:
+    """The URL of a fresh bucket: ``s3://<name>``."""
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    object_endpoint.create_bucket(Bucket=name)
+    return f"s3://{name}"
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geodl.base.errors import FormatError, SourceNotFoundError
+from geodl.base.places import is_remote, place
 
 JSON_LIMIT_BYTES = 64 * 2**20
 JSON_LIMIT_DEPTH = 64
@@ -60,7 +61,7 @@ def read_json(path: str | os.PathLike[str], *, limit_bytes: int = JSON_LIMIT_BYT
     FormatError
         Too large, not UTF-8 or not JSON; names the file.
     """
-    path = Path(path)
+    path = place(path)
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -71,9 +72,15 @@ def read_json(path: str | os.PathLike[str], *, limit_bytes: int = JSON_LIMIT_BYT
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Write beside ``path`` and move into place, so that a reader never sees half a file."""
-    path = Path(path)
+    """Write beside ``path`` and move into place, so that a reader never sees half a file.
+
+    In an object store an object is there whole or not at all.
+    """
     data = content.encode("utf-8") if isinstance(content, str) else content
+    path = place(path)
+    if is_remote(path):
+        path.write_bytes(data)
+        return
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -31,6 +31,8 @@ _REMOTE_OPTIONS = {
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "1",
+    # An object may be replaced: what is known of it lasts as long as its handle.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsigs/:/vsiaz/:/vsioss/:/vsicurl/",
 }
 
 _threads = threading.local()

@@ -8,12 +8,13 @@ from typing import Any
 
 from geodl.base.errors import OutputError
 from geodl.base.files import read_json, write_json
+from geodl.base.places import place, remote_errors
 from geodl.io.staging import output_error
 
 
 def manifest_path(product: str | os.PathLike[str]) -> Path:
     """``<product>.manifest.json``; a folder's lies beside it, not in it."""
-    path = Path(os.fspath(product).rstrip("/\\"))
+    path = place(str(product).rstrip("/\\"))
     return path.with_name(f"{path.name}.manifest.json")
 
 
@@ -39,7 +40,7 @@ def write_manifest(product: str | os.PathLike[str], manifest: dict[str, Any]) ->
     path = manifest_path(product)
     try:
         write_json(path, manifest)
-    except OSError as error:
+    except remote_errors() as error:
         raise output_error(path, error) from error
     except (TypeError, ValueError) as error:
         raise OutputError(f"The manifest {path} holds what JSON cannot: {error}") from error

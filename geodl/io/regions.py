@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyproj
 import zarr
 import zarr.errors
-from zarr.codecs import ZstdCodec
 
 from geodl.base.errors import OutputError, PlanError, SourceError
+from geodl.base.places import remote_errors
 from geodl.core.grid import GeoGrid, Window
+from geodl.io.store_layout import GRID_MAPPING, VARIABLE, ZarrFormat, is_complete, lay_out
 
-# The variable that holds the pixels, and the one that holds CRS and transform.
-VARIABLE = "raster"
-GRID_MAPPING = "spatial_ref"
-# Level 1 packs class maps and scores nearly as well as higher ones, at several times the speed.
-_ZSTD_LEVEL = 1
+# About as much as is copied from one store to another at a time.
+_COPIED_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +30,7 @@ class RegionStore:
     Parameters
     ----------
     path
-        The store's folder.
+        The store's folder, or its URL in an object store.
     grid
         Of the whole raster.
     count
@@ -65,6 +60,7 @@ class RegionStore:
         *,
         band_names: tuple[str, ...] | None = None,
         attributes: dict[str, Any] | None = None,
+        zarr_format: ZarrFormat = 3,
     ) -> RegionStore:
         """Make an empty store.
 
@@ -84,6 +80,8 @@ class RegionStore:
             Names of the bands.
         attributes
             Further attributes of the variable, for example flag values and meanings.
+        zarr_format
+            3, or 2 for readers such as GDAL before 3.12.
 
         Raises
         ------
@@ -94,7 +92,7 @@ class RegionStore:
         """
         rows, cols = (chunk, chunk) if isinstance(chunk, int) else chunk
         store = cls(
-            path=os.fspath(path),
+            path=str(path),
             grid=grid,
             count=shape[0],
             chunk=(min(rows, shape[1]), min(cols, shape[2])),
@@ -103,8 +101,18 @@ class RegionStore:
         )
         store._check(shape)
         try:
-            store._lay_out(band_names, attributes or {})
-        except OSError as error:
+            lay_out(
+                store.path,
+                grid,
+                store.count,
+                store.chunk,
+                store.dtype,
+                fill,
+                band_names=band_names,
+                attributes=attributes or {},
+                zarr_format=zarr_format,
+            )
+        except remote_errors() as error:
             raise OutputError(f"The store {store.path} cannot be made: {error}") from error
         return store
 
@@ -119,24 +127,19 @@ class RegionStore:
             if not limits.min <= self.fill <= limits.max:
                 raise PlanError(f"the fill value {self.fill} does not fit {self.dtype.name}")
 
-    def _lay_out(self, band_names: tuple[str, ...] | None, attributes: dict[str, Any]) -> None:
-        group = zarr.create_group(self.path, zarr_format=3, overwrite=True)
-        fill = self._fill_scalar()
-        array = group.create_array(
-            VARIABLE,
-            shape=(self.count, *self.grid.shape),
-            chunks=(self.count, *self.chunk),
-            dtype=self.dtype,
-            fill_value=fill,
-            compressors=ZstdCodec(level=_ZSTD_LEVEL),
-            dimension_names=("band", "y", "x"),
-        )
-        stated = {"grid_mapping": GRID_MAPPING, "_FillValue": _fill_attribute(fill)}
-        array.attrs.update(stated | attributes)
-        _write_axes(group, self.grid, self.count, band_names)
+    @classmethod
+    def exists(cls, path: str | os.PathLike[str]) -> bool:
+        """Whether :meth:`create` has made a store there, to the end.
 
-    def _fill_scalar(self) -> Any:
-        return self.dtype.type(self.fill).item()
+        Raises
+        ------
+        OutputError
+            The place cannot be reached.
+        """
+        try:
+            return is_complete(str(path))
+        except remote_errors() as error:
+            raise OutputError(f"The store {path} cannot be opened: {error}") from error
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RegionStore:
@@ -147,7 +150,7 @@ class RegionStore:
         SourceError
             It is not a store that :meth:`create` made.
         """
-        location = os.fspath(path)
+        location = str(path)
         try:
             group = zarr.open_group(location, mode="r")
             array: Any = group[VARIABLE]
@@ -155,7 +158,9 @@ class RegionStore:
             rows, cols = array.shape[1:]
             c, a, b, f, d, e = map(float, str(mapping["GeoTransform"]).split())
             crs = mapping.get("crs_wkt")
-        except (OSError, KeyError, ValueError, AttributeError, zarr.errors.BaseZarrError) as error:
+        except remote_errors(
+            KeyError, ValueError, AttributeError, zarr.errors.BaseZarrError
+        ) as error:
             raise SourceError(f"{location} is not a region store of geodl: {error}") from error
         return cls(
             path=location,
@@ -169,7 +174,7 @@ class RegionStore:
     def _array(self) -> Any:
         try:
             return zarr.open_array(f"{self.path}/{VARIABLE}", mode="r+")
-        except (OSError, zarr.errors.BaseZarrError) as error:
+        except remote_errors(zarr.errors.BaseZarrError) as error:
             raise OutputError(f"The store {self.path} cannot be opened: {error}") from error
 
     def write(self, window: Window, data: np.ndarray) -> None:
@@ -192,7 +197,7 @@ class RegionStore:
         self._check_region(window, data)
         try:
             self._array()[:, window.row : window.row_stop, window.col : window.col_stop] = data
-        except OSError as error:
+        except remote_errors() as error:
             raise OutputError(
                 f"A region of {self.path} cannot be written: {error}. What is finished is kept; "
                 "make room and run the same call again."
@@ -230,14 +235,16 @@ class RegionStore:
             pixels: np.ndarray = self._array()[
                 :, window.row : window.row_stop, window.col : window.col_stop
             ]
-        except (OSError, ValueError, RuntimeError) as error:
+        except remote_errors(ValueError, RuntimeError) as error:
             raise SourceError(
                 f"The window {window} of {self.path} cannot be read: {error}"
             ) from error
         return pixels
 
-    def cropped(self, path: str | os.PathLike[str], window: Window) -> RegionStore:
-        """A new store that holds ``window`` alone, copied by rows of chunks.
+    def cropped(
+        self, path: str | os.PathLike[str], window: Window, *, zarr_format: ZarrFormat = 3
+    ) -> RegionStore:
+        """A new store that holds ``window`` alone, copied a few chunks at a time.
 
         Raises
         ------
@@ -254,11 +261,16 @@ class RegionStore:
             self.fill,
             self.grid.crop(window),
             band_names=self.band_names,
+            zarr_format=zarr_format,
         )
-        for row in range(0, window.height, part.chunk[0]):
-            height = min(part.chunk[0], window.height - row)
-            strip = Window(row=row, col=0, height=height, width=window.width)
-            part.write(strip, self.read(strip.shift(window.row, window.col)))
+        rows, cols = part.chunk
+        pixels = rows * self.count * self.dtype.itemsize
+        cols *= max(1, _COPIED_BYTES // (pixels * cols))
+        for row in range(0, window.height, rows):
+            for col in range(0, window.width, cols):
+                square = Window(row=row, col=col, height=rows, width=cols)
+                square = square.intersect(part.grid.window)
+                part.write(square, self.read(square.shift(window.row, window.col)))
         return part
 
     def describe(self, attributes: dict[str, Any]) -> None:
@@ -271,7 +283,7 @@ class RegionStore:
         """
         try:
             self._array().attrs.update(attributes)
-        except OSError as error:
+        except remote_errors() as error:
             raise OutputError(f"The store {self.path} cannot be written: {error}") from error
 
     @property
@@ -281,51 +293,6 @@ class RegionStore:
         if isinstance(names, list) and len(names) == self.count:
             return tuple(map(str, names))
         return tuple(f"Band_{n}" for n in range(1, self.count + 1))
-
-
-def _write_axes(
-    group: zarr.Group, grid: GeoGrid, count: int, band_names: tuple[str, ...] | None
-) -> None:
-    """Coordinates and grid mapping as CF has them; xarray, rioxarray and GDAL see the CRS there."""
-    a, b, c, d, e, f = grid.transform
-    mapping = group.create_array(GRID_MAPPING, shape=(), dtype="int64", dimension_names=())
-    facts: dict[str, Any] = {"GeoTransform": f"{c!r} {a!r} {b!r} {f!r} {d!r} {e!r}"}
-    if grid.crs is not None:
-        # CF's own parameters besides the WKT, where the projection has a name in CF.
-        named = pyproj.CRS(grid.crs).to_cf()
-        facts |= {key: value for key, value in named.items() if value is not None}
-        facts |= {"crs_wkt": grid.crs, "spatial_ref": grid.crs}
-    mapping.attrs.update(facts)
-    mapping[...] = 0
-    geographic = grid.crs is not None and pyproj.CRS(grid.crs).is_geographic
-    if b == 0 and d == 0:
-        _axis(group, "x", c + a * (np.arange(grid.width) + 0.5), geographic)
-        _axis(group, "y", f + e * (np.arange(grid.height) + 0.5), geographic)
-    band = group.create_array("band", shape=(count,), dtype="int64", dimension_names=("band",))
-    band[:] = np.arange(1, count + 1)
-    if band_names is not None:
-        band.attrs["long_name"] = list(band_names)
-        group[VARIABLE].attrs["long_name"] = list(band_names)
-
-
-def _axis(group: zarr.Group, name: str, values: np.ndarray, geographic: bool) -> None:
-    # One chunk per axis: zarr would cut it into many small files.
-    array = group.create_array(
-        name, shape=values.shape, chunks=values.shape, dtype="float64", dimension_names=(name,)
-    )
-    array[:] = values
-    kind = {"x": ("longitude", "degrees_east"), "y": ("latitude", "degrees_north")}[name]
-    standard = kind[0] if geographic else f"projection_{name}_coordinate"
-    array.attrs.update({"axis": name.upper(), "standard_name": standard})
-    if geographic:
-        array.attrs["units"] = kind[1]
-
-
-def _fill_attribute(fill: Any) -> Any:
-    """A nodata value as xarray keeps it in Zarr v3: floats as base64 of their eight bytes."""
-    if isinstance(fill, float):
-        return base64.standard_b64encode(struct.pack("<d", fill)).decode("ascii")
-    return fill
 
 
 def is_region_store(path: str | os.PathLike[str]) -> bool:

@@ -15,6 +15,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from geodl.base.errors import GeodlError, OutputError
+from geodl.base.places import is_remote, place, remote_errors, remote_system
 
 _DRIVER_ERRORS = (
     RasterioError,
@@ -36,30 +37,33 @@ def staged(path: str | os.PathLike[str]) -> Iterator[Path]:
     ----------
     path
         The product: a file, a file with side files of the same folder, or a folder. The parent is
-        made where it is missing; what stands there is replaced.
+        made where it is missing; what stands there is replaced. A URL of an object store serves
+        too: the product is made in this machine's folder for temporary files, and uploaded.
 
     Yields
     ------
-    A path of the same name in a temporary folder beside ``path``; everything written into that
-    folder is moved, the product itself last.
+    A local path of the same name in a temporary folder, beside ``path`` where that is local;
+    everything written into that folder is moved, the product itself last.
 
     Raises
     ------
     OutputError
         The folder cannot be made or written, or the disk is full. Nothing is left behind.
     """
-    target = Path(path).absolute()
+    target = place(path)
+    remote = is_remote(target)
     folder: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(
-            tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        )
+        if not remote:
+            target = target.absolute()
+            target.parent.mkdir(parents=True, exist_ok=True)
+        beside = None if remote else target.parent
+        folder = Path(tempfile.mkdtemp(dir=beside, prefix=f".{target.name}.", suffix=".part"))
         yield folder / target.name
-        _publish(folder, target)
+        (_upload if remote else _publish)(folder, target)
     except GeodlError:
         raise
-    except (OSError, *_DRIVER_ERRORS) as error:
+    except remote_errors(*_DRIVER_ERRORS) as error:
         raise output_error(target, error) from error
     finally:
         if folder is not None:
@@ -67,13 +71,25 @@ def staged(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _publish(folder: Path, target: Path) -> None:
-    product = folder / target.name
-    if not product.exists():
-        raise OutputError(f"{target} was not written, though its writer reported no error.")
+    product = _written(folder, target)
     for side in sorted(folder.iterdir()):
         if side != product:
             os.replace(side, target.parent / side.name)
     replace_path(product, target)
+
+
+def _upload(folder: Path, target: Path) -> None:
+    product = _written(folder, target)
+    system, root = remote_system(target.parent)
+    for file in sorted(folder.iterdir(), key=lambda entry: entry == product):
+        system.put(str(file), f"{root}/{file.name}", recursive=file.is_dir())
+
+
+def _written(folder: Path, target: Path) -> Path:
+    product = folder / target.name
+    if not product.exists():
+        raise OutputError(f"{target} was not written, though its writer reported no error.")
+    return product
 
 
 def replace_path(source: Path, target: Path) -> None:

@@ -4,7 +4,8 @@ A run folder ``<product>.run/`` holds ``run.json`` (fingerprint, layout), ``lock
 Every process that finishes blocks appends to its own segment there: first the payload to
 ``<segment>.bin``, then one line of JSON with its checksum to ``<segment>.jsonl``. A line is written
 after the block's data, so a line that is whole means that the data is whole too. A torn tail,
-left by a kill in the middle of a write, is ignored and the block is computed again.
+left by a kill in the middle of a write, is ignored and the block is computed again. In an object
+store, which appends to nothing, :mod:`geodl.runtime.object_ledger` keeps the same facts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import errno
 import json
 import logging
 import os
-import shutil
 import socket
 import threading
 import time
@@ -23,10 +23,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from geodl.base.errors import OutputError, RunLockedError, RunMismatchError
 from geodl.base.files import read_json, write_json
+from geodl.base.places import is_remote, place, remove_tree
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +37,32 @@ _HEARTBEAT_S = 5.0
 # file systems show times late by up to a minute.
 _STALE_S = 90.0
 
-_writers: dict[str, _Segment] = {}
+_writers: dict[str, Segment] = {}
 _writers_lock = threading.Lock()
 
 
-class _Segment:
-    """This process's part of a ledger; appended to by any of its threads."""
+class Segment(Protocol):
+    """One process's part of a ledger; appended to by any of its threads."""
+
+    pid: int
+
+    def append(self, key: tuple[int, ...], report: dict[str, Any], payload: bytes) -> None:
+        """Keep a block; it is kept when this returns."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def segment_stem() -> str:
+    """A name that no other process gives its segment."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+class _FileSegment:
+    """A segment in two files that grow."""
 
     def __init__(self, folder: Path) -> None:
-        stem = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        stem = segment_stem()
         self.pid = os.getpid()
         self._lock = threading.Lock()
         self._lines = open(folder / f"{stem}.jsonl", "ab", buffering=0)  # noqa: SIM115
@@ -58,12 +76,17 @@ class _Segment:
                 record["payload"] = [self._offset, len(payload), zlib.crc32(payload)]
                 _write_all(self._payloads, payload)
                 self._offset += len(payload)
-            text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
-            _write_all(self._lines, b"%s\t%08x\n" % (text, zlib.crc32(text)))
+            _write_all(self._lines, to_line(record))
 
     def close(self) -> None:
         self._lines.close()
         self._payloads.close()
+
+
+def to_line(record: dict[str, Any]) -> bytes:
+    """A record with its checksum."""
+    text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+    return b"%s\t%08x\n" % (text, zlib.crc32(text))
 
 
 def _write_all(file: Any, data: bytes) -> None:
@@ -89,12 +112,20 @@ def record_block(
     payload
         Small results of the block itself (detections), kept in the segment.
     """
-    folder = str(Path(run_folder) / "ledger")
+    folder = place(run_folder) / "ledger"
     with _writers_lock:
-        segment = _writers.get(folder)
+        segment = _writers.get(str(folder))
         if segment is None or segment.pid != os.getpid():
-            segment = _writers[folder] = _Segment(Path(folder))
+            segment = _writers[str(folder)] = _new_segment(folder)
     segment.append(key, report, payload)
+
+
+def _new_segment(folder: Path) -> Segment:
+    if is_remote(folder):
+        from geodl.runtime.object_ledger import ObjectSegment
+
+        return ObjectSegment(folder)
+    return _FileSegment(folder)
 
 
 def _close_writer(run_folder: Path) -> None:
@@ -150,16 +181,15 @@ class Ledger:
         OutputError
             The folder cannot be made.
         """
-        folder = Path(folder)
+        folder = place(folder)
         header = folder / "run.json"
-        try:
-            (folder / "ledger").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"The run folder {folder} cannot be made ({error.strerror}); "
-                f"choose an output folder that you may write to."
-            ) from error
-        ledger = cls(folder, fingerprint, dict(layout), resumed=False)
+        kind = cls
+        if is_remote(folder):
+            from geodl.runtime.object_ledger import ObjectLedger
+
+            kind = ObjectLedger
+        ledger = kind(folder, fingerprint, dict(layout), resumed=False)
+        ledger._make_folder()
         ledger._take_lock()
         try:
             known = read_json(header) if header.exists() else None
@@ -199,7 +229,16 @@ class Ledger:
     def remove(self) -> None:
         """Delete the run folder: the product is finished."""
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_tree(self.folder)
+
+    def _make_folder(self) -> None:
+        try:
+            (self.folder / "ledger").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"The run folder {self.folder} cannot be made ({error.strerror}); "
+                f"choose an output folder that you may write to."
+            ) from error
 
     def refresh(self) -> None:
         """Read again which blocks are done, from all processes' segments."""
@@ -231,7 +270,7 @@ class Ledger:
                 file = stack.enter_context(open(lines, "rb"))
                 data = stack.enter_context(open(blob, "rb")) if payloads and size else None
                 for line in file:
-                    record = _parse_line(line)
+                    record = parse_line(line)
                     if record is None:
                         continue
                     offset, length, checksum = record.get("payload", (0, 0, 0))
@@ -246,11 +285,8 @@ class Ledger:
                     yield tuple(record["block"]), record["report"], payload
 
     def _clear(self) -> None:
-        for entry in self.folder.iterdir():
-            if entry.name == "lock":
-                continue
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        (self.folder / "ledger").mkdir()
+        remove_tree(self.folder, keep=("lock",))
+        self._make_folder()
 
     # The lock -----------------------------------------------------------------
 
@@ -262,7 +298,7 @@ class Ledger:
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token}
         for _ in range(3):
             try:
-                handle = os.open(self._lock_path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+                self._create_lock(json.dumps(holder))
             except FileExistsError:
                 self._break_stale_lock()
                 continue
@@ -273,12 +309,16 @@ class Ledger:
                         f"choose an output folder that you may write to."
                     ) from error
                 raise
-            with os.fdopen(handle, "w") as file:
-                json.dump(holder, file)
             self._beat = threading.Thread(target=self._heartbeat, daemon=True, name="geodl-lock")
             self._beat.start()
             return
         raise RunLockedError(f"The lock {self._lock_path} is taken again and again by others.")
+
+    def _create_lock(self, text: str) -> None:
+        """Make the lock, or raise FileExistsError where there is one."""
+        handle = os.open(self._lock_path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
 
     def _break_stale_lock(self) -> None:
         """Remove the lock of a dead process, or raise RunLockedError."""
@@ -305,7 +345,10 @@ class Ledger:
     def _heartbeat(self) -> None:
         while not self._stop.wait(_HEARTBEAT_S):
             with contextlib.suppress(OSError):
-                os.utime(self._lock_path)
+                self._touch_lock()
+
+    def _touch_lock(self) -> None:
+        os.utime(self._lock_path)
 
     def _release_lock(self) -> None:
         self._stop.set()
@@ -331,7 +374,7 @@ def _alive(pid: Any) -> bool:
     return True
 
 
-def _parse_line(line: bytes) -> dict[str, Any] | None:
+def parse_line(line: bytes) -> dict[str, Any] | None:
     text, _, checksum = line.rstrip(b"\n").rpartition(b"\t")
     try:
         if not line.endswith(b"\n") or int(checksum, 16) != zlib.crc32(text):

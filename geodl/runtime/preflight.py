@@ -6,7 +6,6 @@ Workers that join later are not asked; what they lack is told by their first blo
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import time
 import uuid
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from geodl.base.errors import ClusterError, SourceError
+from geodl.base.places import make_folder, place, remote_errors, remove_tree
 from geodl.core.blocks import RasterSource
 from geodl.core.grid import Window
 from geodl.runtime.packed import call, pack, unpack
@@ -86,13 +86,13 @@ def preflight(client: Any, task: Any, folder: Path, *, patience_s: float = PATIE
     started = time.monotonic()
     token = uuid.uuid4().hex
     probe = folder / "probe"
-    probe.mkdir(exist_ok=True)
+    make_folder(probe)
     (probe / token).write_text(token)
     try:
         asked = _ask(client, task, probe, token)
         problems = _gather(client, asked, probe, patience_s)
     finally:
-        shutil.rmtree(probe, ignore_errors=True)
+        remove_tree(probe)
     if problems:
         raise ClusterError(_describe(problems, len(asked)))
     logger.info("preflight: %d workers in %.1f s", len(asked), time.monotonic() - started)
@@ -207,18 +207,19 @@ def check_worker(
     if wrong:
         pairs = ", ".join(f"{key} {text} (here {expected.get(key)})" for key, text in wrong.items())
         raise ClusterError(f"has {pairs}; install the same versions on client and workers")
-    place = Path(folder)
-    if not _appears(place / token, token):
+    probe = place(folder)
+    if not _appears(probe / token, token):
         raise ClusterError(
-            f"does not see the run folder {place.parent}; the output must lie on a file system "
+            f"does not see the run folder {probe.parent}; the output must lie on a file system "
             f"that the client and all workers share"
         )
     text = uuid.uuid4().hex
     try:
-        (place / name).write_text(text)
-    except OSError as error:
+        (probe / name).write_text(text)
+    except remote_errors() as error:
+        reason = getattr(error, "strerror", None) or error
         raise ClusterError(
-            f"cannot write into the run folder {place.parent} ({error.strerror}); give its user "
+            f"cannot write into the run folder {probe.parent} ({reason}); give its user "
             f"the right to, or choose another output_name"
         ) from error
     task = unpack(packed_task)
@@ -233,7 +234,7 @@ def _appears(file: Path, text: str) -> bool:
         try:
             if file.read_text() == text:
                 return True
-        except OSError:
+        except remote_errors():
             pass
         if time.monotonic() > deadline:
             return False

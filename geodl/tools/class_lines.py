@@ -32,7 +32,7 @@ def finish_lines(job: Job, ledger: Ledger, path: Path) -> GeoDataFrame:
     GeoDataFrame with ``Class`` and the columns of :func:`geodl.functions.extract_lines`.
     """
     frame, extent = job.plan.store_window, job.plan.extent
-    store = open_source(ledger.folder / "regions.zarr")
+    store = open_source(str(ledger.folder / "regions.zarr"))
     lines = extract_lines(crop(store, extent.shift(-frame.row, -frame.col)))
     names = {entry.value: entry.name for entry in job.contract.classes}
     lines.insert(0, "Class", np.array([names[v] for v in lines["ClassValue"]], dtype=object))

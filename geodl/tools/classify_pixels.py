@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geodl.base.errors import OptionError
+from geodl.base.errors import OptionError, OutputError
 from geodl.base.options import as_float, check_known
 from geodl.io.raster import open_raster
 from geodl.io.regions import RegionStore
-from geodl.io.writers import FEATURE_SUFFIXES, RASTER_SUFFIXES, write_raster
+from geodl.io.writers import (
+    FEATURE_SUFFIXES,
+    RASTER_SUFFIXES,
+    check_zarr_format,
+    write_raster,
+)
 from geodl.runtime.ledger import Ledger
 from geodl.tools.class_lines import finish_lines, gives_lines
 from geodl.tools.class_polygons import check_polygons, finish_polygons
@@ -46,6 +51,7 @@ def classify_pixels(
     report: str | os.PathLike[str] | None = None,
     min_area: float = 0,
     simplify: float = 0,
+    zarr_format: int = 3,
     **kwargs: Any,
 ) -> xr.DataArray | gpd.GeoDataFrame:
     """Classify every pixel of a raster.
@@ -86,6 +92,8 @@ def classify_pixels(
     min_area, simplify
         Of polygons: the smallest that is kept, in square units of the CRS, and how coarse their
         shared borders may become, in units of the CRS; see :func:`geodl.functions.polygonize`.
+    zarr_format
+        Of a ``.zarr`` product: 3, or 2 for readers such as GDAL before 3.12.
 
     Returns
     -------
@@ -124,9 +132,9 @@ def classify_pixels(
         client=client,
         progress=progress,
         report=report,
-        finalise=partial(_finish, options=options),
+        finalise=partial(_finish, options=options, zarr_format=zarr_format),
         store=region_store,
-        check=partial(_check, stated=any(options.values())),
+        check=partial(_check, stated=any(options.values()), zarr_format=zarr_format),
     )
     return call.run(future=future, estimate=estimate, dry_run=dry_run)
 
@@ -144,8 +152,13 @@ def product_bands(job: Job) -> tuple[int, np.dtype[Any], float, list[str]]:
 def region_store(job: Job, run_folder: Path) -> str:
     """Make the region store of a new run, or find that of the run that is resumed."""
     path = run_folder / "regions.zarr"
-    if path.exists():
+    if RegionStore.exists(path):
         return str(path)
+    if any(run_folder.glob("ledger/*.jsonl")):
+        raise OutputError(
+            f"{run_folder} tells of finished blocks but holds no regions: a run was ended while it "
+            "made its product. Remove that folder and run the same call again."
+        )
     window = job.plan.store_window
     bands, dtype, nodata, names = product_bands(job)
     RegionStore.create(
@@ -160,7 +173,8 @@ def region_store(job: Job, run_folder: Path) -> str:
     return str(path)
 
 
-def _check(job: Job, product: Product, *, stated: bool) -> None:
+def _check(job: Job, product: Product, *, stated: bool, zarr_format: int) -> None:
+    check_zarr_format(product.path, zarr_format)
     check_polygons(job, product, stated=stated)
     if stated and gives_lines(job):
         raise OptionError(
@@ -168,15 +182,17 @@ def _check(job: Job, product: Product, *, stated: bool) -> None:
         )
 
 
-def _finish(job: Job, ledger: Ledger, path: Path, *, options: Mapping[str, float]) -> Any:
+def _finish(
+    job: Job, ledger: Ledger, path: Path, *, options: Mapping[str, float], zarr_format: int
+) -> Any:
     if path.suffix.lower() in FEATURE_SUFFIXES:
         if gives_lines(job):
             return finish_lines(job, ledger, path)
         return finish_polygons(job, ledger, path, **options)
-    return finish_raster(job, ledger, path)
+    return finish_raster(job, ledger, path, zarr_format=zarr_format)
 
 
-def finish_raster(job: Job, ledger: Ledger, path: Path) -> xr.DataArray:
+def finish_raster(job: Job, ledger: Ledger, path: Path, *, zarr_format: int = 3) -> xr.DataArray:
     """The product from the regions."""
     store = RegionStore.open(ledger.folder / "regions.zarr")
     frame, extent = job.plan.store_window, job.plan.extent
@@ -184,7 +200,8 @@ def finish_raster(job: Job, ledger: Ledger, path: Path) -> xr.DataArray:
         window = extent.shift(-frame.row, -frame.col)
         store = store.cropped(ledger.folder / "extent.zarr", window)
     scores = job.pixel_options.output == "scores"
-    write_raster(store, path, classes=None if scores else job.contract.classes)
-    result = open_raster(path)
+    classes = None if scores else job.contract.classes
+    write_raster(store, path, classes=classes, zarr_format=zarr_format)
+    result = open_raster(str(path))
     result.attrs["path"] = str(path)
     return result

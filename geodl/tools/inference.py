@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from geodl.base.places import is_remote
 from geodl.bundle import ModelRef
 from geodl.core.contract import TaskKind
 from geodl.io.manifest import write_manifest
@@ -112,6 +113,9 @@ def run_job(
 def kept_model(model: ModelRef, run_folder: Path) -> ModelRef:
     """The model inside the run folder if it was packed for this call, so that workers see it."""
     path = Path(model.path)
+    if is_remote(run_folder):
+        # A package is read from files: workers must see this machine's, as the preflight tells.
+        return model
     if not path.is_relative_to(tempfile.gettempdir()) or "geodl-model-" not in str(path):
         return model
     target = run_folder / "model"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geodl.base.errors import NotSupportedError, OptionError, OutputError, OutputExistsError
 from geodl.base.options import check_choice
+from geodl.base.places import is_remote, place, reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class Product:
     Parameters
     ----------
     path
-        The finished product. Beside it lie the manifest and, while unfinished, ``<path>.run``.
+        The finished product, on this machine or in an object store. Beside it lie the manifest
+        and, while unfinished, ``<path>.run``.
     overwrite
         Whether a finished product may be replaced.
     """
@@ -46,7 +47,8 @@ class Product:
         Parameters
         ----------
         output_name
-            A path whose suffix picks the format, a bare name in the working folder, or None.
+            A path or URL (``s3://bucket/name.tif``) whose suffix picks the format, a bare name in
+            the working folder, or None.
         suffixes
             The formats on offer; the first is the default.
         default_stem
@@ -65,18 +67,32 @@ class Product:
             raise NotSupportedError(
                 f"gis={gis!r}: products go to paths; pass output_name as a path instead of gis="
             )
-        path = Path(default_stem if output_name is None else os.path.expanduser(output_name))
-        if not str(path).strip() or path.name in ("", ".", ".."):
+        named = default_stem if output_name is None else os.path.expanduser(str(output_name))
+        path = place(named)
+        if not named.strip() or path.name in ("", ".", ".."):
             raise OptionError(f"output_name={output_name!r} names no file")
         if not path.suffix or output_name is None:
             path = path.with_name(path.name + suffixes[0])
         check_choice(path.suffix.lower(), suffixes, f"output_name {path.name}: the suffix")
-        path = Path(os.path.abspath(path))
+        if not is_remote(path):
+            path = Path(os.path.abspath(path))
         product = cls(path, overwrite)
         product._check()
         return product
 
     def _check(self) -> None:
+        if is_remote(self.path):
+            there = reached(self.path, self.path.exists)
+        else:
+            self._check_folder()
+            there = self.path.exists()
+        if there and not self.overwrite:
+            raise OutputExistsError(
+                f"{self.path} exists already; pass overwrite=True to replace it, or another "
+                f"output_name."
+            )
+
+    def _check_folder(self) -> None:
         folder = self.path.parent
         if not folder.is_dir():
             raise OutputError(
@@ -86,13 +102,3 @@ class Product:
             raise OutputError(
                 f"The folder {folder} cannot be written; choose one that you may write to."
             )
-        if self.path.exists() and not self.overwrite:
-            raise OutputExistsError(
-                f"{self.path} exists already; pass overwrite=True to replace it, or another "
-                f"output_name."
-            )
-
-    def clear(self) -> None:
-        """Remove the product that is about to be replaced."""
-        if self.path.is_dir():
-            shutil.rmtree(self.path)

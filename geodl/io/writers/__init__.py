@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from geodl.base.errors import NotSupportedError
+from geodl.base.errors import NotSupportedError, OptionError
+from geodl.base.options import check_choice
+from geodl.base.places import place
 from geodl.base.registry import Registry
 
 if TYPE_CHECKING:
@@ -80,6 +82,29 @@ def raster_writer(suffix: str) -> RasterWriter:
     return writer
 
 
+def check_zarr_format(path: Path, zarr_format: int) -> None:
+    """Refuse a format that Zarr does not have, or that is asked of a file that is no Zarr store.
+
+    Raises
+    ------
+    OptionError
+        Says what there is.
+    """
+    check_choice(zarr_format, (2, 3), "zarr_format")
+    if zarr_format != 3 and path.suffix.lower() != ".zarr":
+        raise OptionError(
+            f"{path.name} is no Zarr store; zarr_format={zarr_format} is for names that end in "
+            ".zarr"
+        )
+
+
+def _zarr_writer(path: Path, zarr_format: int) -> RasterWriter:
+    from geodl.io.writers.zarr_store import ZarrWriter
+
+    check_zarr_format(path, zarr_format)
+    return ZarrWriter(zarr_format=2)
+
+
 def _writer(suffix: str, kind: str) -> Any:
     name = suffix.lower()
     found = WRITERS[name]() if name in WRITERS else None
@@ -101,7 +126,8 @@ def write_features(frame: gpd.GeoDataFrame, path: str | os.PathLike[str]) -> Pat
     frame
         May be empty; its columns are written all the same. GeoJSON is brought to EPSG:4326.
     path
-        ``.parquet``, ``.gpkg``, ``.fgb``, ``.geojson`` or ``.shp``; an older file is replaced.
+        ``.parquet``, ``.gpkg``, ``.fgb``, ``.geojson`` or ``.shp``, here or in an object store
+        (``s3://bucket/name.parquet``); an older file is replaced.
 
     Returns
     -------
@@ -116,10 +142,10 @@ def write_features(frame: gpd.GeoDataFrame, path: str | os.PathLike[str]) -> Pat
     """
     from geodl.io.staging import staged
 
-    target = Path(path)
+    target = place(path)
     writer = vector_writer(target.suffix)
-    with staged(target) as place:
-        writer.write(frame, place)
+    with staged(target) as made:
+        writer.write(frame, made)
     return target
 
 
@@ -129,6 +155,7 @@ def write_raster(
     *,
     classes: ClassTable | None = None,
     overviews: str | None = None,
+    zarr_format: int = 3,
 ) -> Path:
     """Turn a finished region store into a product, whole or not at all.
 
@@ -137,11 +164,13 @@ def write_raster(
     regions
         All blocks written. A ``.zarr`` product takes the store's place: it is moved.
     path
-        ``.tif`` (a COG) or ``.zarr``; an older product is replaced.
+        ``.tif`` (a COG) or ``.zarr``, here or in an object store; an older product is replaced.
     classes
         Of a class raster: colours and names go with it, overviews take the nearest pixel.
     overviews
         Resampling of the overviews; by default ``nearest`` with classes, else ``average``.
+    zarr_format
+        Of a ``.zarr`` product: 3, or 2 for readers such as GDAL before 3.12.
 
     Returns
     -------
@@ -153,7 +182,12 @@ def write_raster(
         A suffix that has no writer.
     OutputError
         The folder cannot be written or the disk is full; the region store is kept.
+    OptionError
+        ``zarr_format`` is neither 2 nor 3, or 2 is asked of a COG.
     """
-    target = Path(path)
-    raster_writer(target.suffix).write(regions, target, classes=classes, overviews=overviews)
+    target = place(path)
+    writer = raster_writer(target.suffix)
+    if zarr_format != 3:
+        writer = _zarr_writer(target, zarr_format)
+    writer.write(regions, target, classes=classes, overviews=overviews)
     return target
