@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from geodl.base.errors import SourceError
+from geodl.base.errors import GeodlError, SourceError
 from geodl.base.packages import require
 from geodl.io.las_layout import LasLayout, ReadBytes
 
@@ -77,7 +77,8 @@ def panics_named(where: str, what: str) -> Iterator[None]:
         yield
     except BaseException as error:
         name = type(error).__name__
-        if name != "PanicException" and not isinstance(error, (RuntimeError, ValueError, OSError)):
+        expected = isinstance(error, (RuntimeError, ValueError, OSError))
+        if isinstance(error, GeodlError) or not (expected or name == "PanicException"):
             raise
         raise SourceError(
             f"{where}: {what} cannot be decoded ({' '.join(str(error).split()) or name}); the file "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,17 @@ from geodl.io.point_cells import (
 MEMORY_POINTS = 4_000_000
 """Clouds of more points are sorted on disk: some 300 MB."""
 _CELLS_PER_TILE = 4
+
+
+class KeptFolder:
+    """A temporary folder that lasts as long as this object; a copy sent elsewhere only names it."""
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="geodl-points-")
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (self.path,)
 
 
 @dataclass(frozen=True)
@@ -100,8 +113,8 @@ def sorted_points(
         return SortedCloud.of((make() for _, make in parts), cell), None
     held = None
     if folder is None:
-        held = tempfile.TemporaryDirectory(prefix="geodl-points-")
-        folder = held.name
+        held = KeptFolder()
+        folder = held.path
     place = Path(folder)
     facts = sha256_json([_identity(dataset), names, cell, tile])
     try:

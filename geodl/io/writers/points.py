@@ -18,7 +18,6 @@ from geodl.base.errors import DataError, OptionError
 from geodl.base.options import check_choice
 from geodl.base.packages import require
 from geodl.io.las_layout import RECORD_SIZES
-from geodl.io.laz_chunks import panics_named
 from geodl.io.point_tiles import chunk_bounds, chunk_values
 from geodl.io.staging import staged
 
@@ -63,7 +62,7 @@ def write_las(
     check_choice(target.suffix.lower(), (".las", ".laz"), f"path {target.name}: the suffix")
     header = _header(laspy, dataset, point_format)
     names = [name for name in header.point_format.dimension_names if name in dataset]
-    with staged(target) as place, panics_named(str(target), "the points"):
+    with staged(target) as place:
         packed = target.suffix.lower() == ".laz"
         with laspy.open(place, mode="w", header=header, do_compress=packed) as writer:
             for first, stop in chunk_bounds(dataset):

@@ -1,0 +1,292 @@
+"""``open_points``: what laspy reads, lazily and by part."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import warnings
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import dask
+import laspy
+import numpy as np
+import pytest
+from pyproj import CRS
+
+import geodl
+from geodl.base.errors import (
+    DataWarning,
+    GeodlError,
+    MissingPackageError,
+    OptionError,
+    SourceError,
+    SourceNotFoundError,
+    UnknownOptionError,
+)
+from geodl.io import las_file
+from geodl.io.cloud import open_cloud
+from geodl.testing.cloud import make_cloud
+
+REAL = ("lidar_ign", "trees_zurich/lidar", "lidar_forest", "lidar_formats")
+BROKEN = {"simple-laszip-compressor-version-1.2r0.laz"}
+
+
+def crs_of(header: Any) -> Any:
+    try:
+        return header.parse_crs()
+    except Exception:  # noqa: BLE001 - whatever laspy raises: it states none that can be read
+        return None
+
+
+def assert_equals_laspy(path: Path) -> None:
+    points = geodl.open_points(path)
+    read = laspy.read(path)
+    assert points.sizes["point"] == len(read)
+    assert points.geodl.crs == crs_of(read.header)
+    np.testing.assert_array_equal(points.attrs["mins"], read.header.mins)
+    np.testing.assert_array_equal(points.attrs["maxs"], read.header.maxs)
+    assert all(dask.is_dask_collection(v.data) for v in points.data_vars.values())
+    found = points.compute()
+    names = [n for n in read.point_format.dimension_names if n not in ("X", "Y", "Z")]
+    assert set(found.data_vars) == {"x", "y", "z", *names}
+    for name in ("x", "y", "z", *names):
+        expected = np.asarray(read[name])
+        assert found[name].dtype == expected.dtype, name
+        np.testing.assert_array_equal(found[name].values, expected, err_msg=name)
+
+
+@pytest.mark.parametrize("point_format", range(11))
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+def test_every_point_format_reads_as_laspy_does(
+    tmp_path: Path, point_format: int, suffix: str
+) -> None:
+    extra = [("height", "f4"), ("echo", "3u2")]
+    path = make_cloud(tmp_path / f"a{suffix}", points=400, point_format=point_format, extra=extra)
+    assert_equals_laspy(path)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("folder", REAL)
+def test_real_files_read_as_laspy_does(sample_data: Path, folder: str) -> None:
+    files = [f for f in sorted((sample_data / folder).iterdir()) if f.suffix in (".las", ".laz")]
+    assert files
+    for path in files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)
+            if path.name in BROKEN:
+                with pytest.raises(SourceError):
+                    geodl.open_points(path)
+            else:
+                assert_equals_laspy(path)
+
+
+@pytest.mark.real
+def test_a_crs_that_proj_refuses_is_none_with_a_warning(sample_data: Path) -> None:
+    with pytest.warns(DataWarning, match="without CRS"):
+        points = geodl.open_points(sample_data / "lidar_formats" / "las14_pdrf6.laz")
+    assert points.geodl.crs is None
+
+
+def test_points_are_read_by_parts_of_whole_chunks(tmp_path: Path) -> None:
+    path = make_cloud(tmp_path / "a.laz", points=130_000)
+    points = geodl.open_points(path, chunks=60_000)
+    assert points.chunks["point"] == (50_000, 50_000, 30_000)
+    assert geodl.open_points(path).chunks["point"] == (130_000,)
+    las = make_cloud(tmp_path / "a.las", points=1000)
+    assert geodl.open_points(las, chunks={"point": 300}).chunks["point"] == (300, 300, 300, 100)
+    one = points.isel(point=slice(99_990, 100_010)).compute()
+    np.testing.assert_array_equal(one.x, np.asarray(laspy.read(path).x)[99_990:100_010])
+
+
+def test_dimensions_are_chosen_and_unknown_ones_named(tmp_path: Path) -> None:
+    path = make_cloud(tmp_path / "a.las", points=100)
+    assert set(geodl.open_points(path, dims=["intensity"]).data_vars) == {
+        "x", "y", "z", "intensity",
+    }  # fmt: skip
+    with pytest.raises(UnknownOptionError, match="'intensity'"):
+        geodl.open_points(path, dims=["intensty"])
+
+
+@pytest.mark.parametrize("name", ["a.las", "a.laz"])
+def test_bounds_keep_what_lies_inside_in_the_files_order(tmp_path: Path, name: str) -> None:
+    path = make_cloud(tmp_path / name, points=5000)
+    whole = geodl.open_points(path).compute()
+    bounds = (500_020.0, 5_500_030.0, 500_060.5, 5_500_031.0)
+    keep = (whole.x >= bounds[0]) & (whole.x <= bounds[2])
+    keep &= (whole.y >= bounds[1]) & (whole.y <= bounds[3])
+    found = geodl.open_points(path, bounds=bounds).compute()
+    assert 0 < found.sizes["point"] < 200
+    np.testing.assert_array_equal(found.gps_time, whole.gps_time[keep.values])
+    assert geodl.open_points(path, bounds=(0, 0, 1, 1)).compute().sizes["point"] == 0
+    with pytest.raises(OptionError, match="xmin"):
+        geodl.open_points(path, bounds=(3, 0, 1, 1))
+
+
+def test_files_outside_the_bounds_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(4):
+        make_cloud(
+            tmp_path / f"{k}.laz", points=500, origin=(500_000.0 + 100 * k, 5_500_000.0), seed=k
+        )
+    read: list[str] = []
+    decode = las_file.LasFile.read_raw
+
+    def counting(self: Any, part: Any) -> Any:
+        read.append(Path(self.name).name)
+        return decode(self, part)
+
+    monkeypatch.setattr(las_file.LasFile, "read_raw", counting)
+    found = geodl.open_points(tmp_path, bounds=(500_150, 5_499_000, 500_300.001, 5_501_000))
+    # Only the file that the edge cuts is read to count its points.
+    assert sorted(set(read)) == ["1.laz"]
+    assert 700 < found.compute().sizes["point"] < 800
+    assert sorted(set(read)) == ["1.laz", "2.laz"]
+
+
+@pytest.mark.real
+def test_an_octree_is_read_where_it_is_needed(
+    sample_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sample_data / "lidar_formats" / "1.2-with-color.copc.laz"
+    whole = geodl.open_points(path).compute()
+    x0, x1 = np.quantile(whole.x, [0.1, 0.25])
+    y0, y1 = np.quantile(whole.y, [0.1, 0.25])
+    bounds = (float(x0), float(y0), float(x1), float(y1))
+    keep = ((whole.x >= x0) & (whole.x <= x1) & (whole.y >= y0) & (whole.y <= y1)).values
+    cloud = open_cloud(path, bounds=bounds)
+    assert sum(part.count for part in cloud.parts) < 0.5 * len(whole.x)
+    found = geodl.open_points(path, bounds=bounds).compute()
+    np.testing.assert_array_equal(found.gps_time, whole.gps_time[keep])
+
+
+def test_a_folder_is_one_cloud_in_one_crs(tmp_path: Path) -> None:
+    one = make_cloud(tmp_path / "a.laz", points=300, crs=32633)
+    (tmp_path / "sub").mkdir()
+    two = make_cloud(
+        tmp_path / "sub" / "b.las", points=200, crs=32632, point_format=7,
+        origin=(900_000.0, 5_500_000.0),
+    )  # fmt: skip
+    points = geodl.open_points(tmp_path)
+    assert points.sizes["point"] == 500
+    assert points.geodl.crs == CRS.from_epsg(32633)
+    read = [laspy.read(path) for path in (one, two)]
+    np.testing.assert_array_equal(points.x[:300].values, read[0].x)
+    from pyproj import Transformer
+
+    move = Transformer.from_crs(32632, 32633, always_xy=True).transform
+    x, y = move(np.asarray(read[1].x), np.asarray(read[1].y))
+    np.testing.assert_allclose(points.x[300:].values, x)
+    np.testing.assert_allclose(points.y[300:].values, y)
+    np.testing.assert_array_equal(points.z[300:].values, read[1].z)
+    # Colours that the first file lacks are 0 there.
+    assert points.red[:300].values.max() == 0
+    np.testing.assert_array_equal(points.red[300:].values, read[1].red)
+    assert [facts["point_count"] for facts in points.attrs["files"]] == [300, 200]
+    listed = geodl.open_points([two, one])
+    assert listed.geodl.crs == CRS.from_epsg(32632)
+
+
+def test_files_without_a_crs_take_that_of_the_others(tmp_path: Path) -> None:
+    make_cloud(tmp_path / "a.las", points=10, crs=None)
+    assert geodl.open_points(tmp_path / "a.las").geodl.crs is None
+    make_cloud(tmp_path / "b.las", points=10)
+    with pytest.warns(DataWarning, match="state no CRS"):
+        points = geodl.open_points(tmp_path)
+    assert points.geodl.crs == CRS.from_epsg(32633)
+
+
+def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError, match="nothing"):
+        geodl.open_points(tmp_path / "nothing.laz")
+    with pytest.raises(SourceNotFoundError, match="holds no LAS"):
+        geodl.open_points(tmp_path)
+    with pytest.raises(SourceNotFoundError, match="matches"):
+        geodl.open_points(tmp_path / "*.laz")
+    with pytest.raises(SourceNotFoundError, match="empty"):
+        geodl.open_points([])
+    (tmp_path / "scan.e57").write_bytes(b"ASTM-E57")
+    with pytest.raises(SourceError, match="convert it to LAZ"):
+        geodl.open_points(tmp_path / "scan.e57")
+    (tmp_path / "text.las").write_text("x y z")
+    with pytest.raises(SourceError, match="no LAS or LAZ"):
+        geodl.open_points(tmp_path / "text.las")
+    with pytest.raises(OptionError):
+        geodl.open_points(3)
+
+
+def test_datasets_travel_to_workers(tmp_path: Path) -> None:
+    path = make_cloud(tmp_path / "a.laz", points=500)
+    points = pickle.loads(pickle.dumps(geodl.open_points(path)))
+    np.testing.assert_array_equal(points.z.values, np.asarray(laspy.read(path).z))
+
+
+def test_urls_are_read_by_ranges(tmp_path: Path) -> None:
+    path = make_cloud(tmp_path / "a.laz", points=200_000, side=400)
+    make_cloud(tmp_path / "b.las", points=300)
+    asked: list[int] = []
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(_Ranges, directory=str(tmp_path), asked=asked)
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        base = f"http://127.0.0.1:{server.server_port}"
+        points = geodl.open_points(f"{base}/a.laz", chunks=50_000)
+        head = sum(asked)
+        assert head < 20_000
+        few = points.isel(point=slice(0, 10)).compute()
+        np.testing.assert_array_equal(few.x, np.asarray(laspy.read(path).x)[:10])
+        assert sum(asked) - head < 0.3 * path.stat().st_size
+        assert geodl.open_points(f"{base}/b.las").compute().sizes["point"] == 300
+        with pytest.raises(SourceNotFoundError):
+            geodl.open_points(f"{base}/c.laz")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Ranges(SimpleHTTPRequestHandler):
+    """Serves ranges of files, and notes how many bytes were asked for."""
+
+    def __init__(self, *given: Any, asked: list[int], **options: Any) -> None:
+        self.asked = asked
+        super().__init__(*given, **options)
+
+    def log_message(self, *given: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data = path.read_bytes()
+        wanted = self.headers.get("Range")
+        first, stop = 0, len(data)
+        if wanted:
+            low, high = wanted.removeprefix("bytes=").split("-")
+            first, stop = int(low), min(int(high) + 1, len(data))
+        self.asked.append(stop - first)
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(stop - first))
+        self.send_header("Accept-Ranges", "bytes")
+        if wanted:
+            self.send_header("Content-Range", f"bytes {first}-{stop - 1}/{len(data)}")
+        self.end_headers()
+        self.wfile.write(data[first:stop])
+
+
+def test_pipelines_need_pdal_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_cloud(tmp_path / "a.las", points=10)
+    with pytest.raises(OptionError, match="list of stages"):
+        geodl.open_points(path, pipeline="filters.smrf")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="no filter"):
+        geodl.open_points(path, pipeline=[{"type": "readers.las"}])
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match="conda install"):
+        geodl.open_points(path, pipeline=[{"type": "filters.smrf"}])
+    assert issubclass(MissingPackageError, GeodlError)

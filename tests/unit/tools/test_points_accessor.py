@@ -1,0 +1,216 @@
+"""``ds.geodl``: tiles, heights, rasters, thinning and writers of points."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import laspy
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import xarray as xr
+
+import geodl
+from geodl.base.errors import DataError, OptionError, OutputError, PlanError, UnknownOptionError
+from geodl.io import point_tiles
+from geodl.io.point_cells import lattice_index
+from geodl.testing.cloud import make_cloud
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_cloud(
+        tmp_path_factory.mktemp("cloud") / "a.laz", points=8000, point_format=7,
+        extra=[("echo", "3u2")],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def points(path: Path) -> Any:
+    return geodl.open_points(path)
+
+
+@pytest.fixture(params=["memory", "disk", "changed"])
+def cloud(request: pytest.FixtureRequest, points: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The points, sorted in memory, on disk, and as a Dataset that no file stands for."""
+    if request.param == "disk":
+        monkeypatch.setattr(point_tiles, "MEMORY_POINTS", 100)
+    if request.param == "changed":
+        return points.assign(double=points.z * 2).chunk({"point": 3000})
+    return points
+
+
+def test_each_point_is_in_one_core_and_in_every_buffer_it_reaches(cloud: Any) -> None:
+    size, buffer = 17.0, 6.0
+    tiles = cloud.geodl.tiles(size, buffer)
+    read = cloud.compute()
+    owned = np.zeros(len(read.x), int)
+    for tile in tiles:
+        x0, y0, x1, y1 = tile.core
+        assert (x0, y0) == (tile.col * size, tile.row * size)
+        near = (read.x >= x0 - buffer) & (read.x < x1 + buffer)
+        near &= (read.y >= y0 - buffer) & (read.y < y1 + buffer)
+        np.testing.assert_array_equal(tile.index, np.flatnonzero(near.values))
+        np.testing.assert_array_equal(tile.xyz[:, 2], read.z.values[tile.index])
+        np.testing.assert_array_equal(tile.attributes["echo"], read.echo.values[tile.index])
+        owned[tile.index[tile.inside]] += 1
+    assert (owned == 1).all()
+    assert len(tiles) == len(list(tiles)) == 49
+    assert tiles[3].col == tiles.spec(3).col
+
+
+def test_a_sorted_folder_is_kept_for_its_own_cloud(points: Any, path: Path, tmp_path: Path) -> None:
+    first = points.geodl.tiles(20, dims=["intensity"], folder=tmp_path / "sorted")
+    stamps = {f: f.stat().st_mtime_ns for f in (tmp_path / "sorted").glob("0*.npy")}
+    again = points.geodl.tiles(20, dims=["intensity"], folder=tmp_path / "sorted")
+    assert stamps == {f: f.stat().st_mtime_ns for f in (tmp_path / "sorted").glob("0*.npy")}
+    assert set(first[0].attributes) == {"intensity"}
+    np.testing.assert_array_equal(first[7].index, again[7].index)
+    with pytest.raises(OptionError, match="another cloud"):
+        points.geodl.tiles(30, dims=["intensity"], folder=tmp_path / "sorted")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        points.geodl.tiles(30, folder=tmp_path / "file" / "sorted")
+
+
+def test_sizes_that_make_no_tile_are_refused(points: Any) -> None:
+    with pytest.raises((OptionError, PlanError)):
+        points.geodl.tiles(0)
+    with pytest.raises(OptionError):
+        points.geodl.tiles(10, -1)
+    with pytest.raises(UnknownOptionError, match="intensity"):
+        points.geodl.tiles(10, dims=["intensty"])
+    with pytest.raises(DataError, match="no points"):
+        xr.Dataset({"a": ("b", [1])}).geodl.tiles(10)
+
+
+def test_lattice_cells_own_their_lower_edge() -> None:
+    side = 0.1
+    values = np.arange(-50, 50) * side
+    found = lattice_index(values, side)
+    assert (found * side <= values).all()
+    assert (values < (found + 1) * side).all()
+
+
+def test_heights_are_over_the_ground(cloud: Any) -> None:
+    found = cloud.geodl.height_above_ground(tile_size=40.0).compute()
+    height, code = found.height_above_ground.values, found.classification.values
+    assert abs(height[code == 2]).max() < 0.3
+    assert 4 < height[code == 6].min() < height[code == 6].max() < 11
+    assert height[code == 5].max() > 5
+    with pytest.raises(DataError, match="ground"):
+        cloud.isel(point=code == 6).geodl.height_above_ground()
+
+
+@pytest.mark.parametrize("chunk", [7, 512])
+def test_rasters_are_what_their_cells_hold(cloud: Any, chunk: int) -> None:
+    cell = 5.0
+    read = cloud.compute()
+    count = cloud.geodl.rasterize(cell, "count", chunk=chunk)
+    col = np.floor(read.x.values / cell).astype(int) - round(float(count.x[0] / cell - 0.5))
+    row = round(float(count.y[0] / cell + 0.5)) - np.ceil(read.y.values / cell).astype(int)
+    expected = np.zeros(count.shape, int)
+    np.add.at(expected, (row, col), 1)
+    np.testing.assert_array_equal(count.values, expected)
+    assert count.rio.crs.to_epsg() == 32633
+    density = cloud.geodl.rasterize(cell, chunk=chunk)
+    np.testing.assert_allclose(density.values, expected / 25)
+    top = np.full(count.shape, -np.inf)
+    np.maximum.at(top, (row, col), read.z.values)
+    top[np.isinf(top)] = np.nan
+    for kind in ("dsm", "max"):
+        found = cloud.geodl.rasterize(cell, kind, chunk=chunk)
+        np.testing.assert_array_equal(found.values, top.astype(np.float32))
+    total = np.zeros(count.shape)
+    np.add.at(total, (row, col), read.intensity.values)
+    mean = cloud.geodl.rasterize(cell, "mean", dim="intensity", chunk=chunk).values
+    np.testing.assert_allclose(mean[expected > 0], (total / expected.clip(1))[expected > 0], 1e-5)
+    least = cloud.geodl.rasterize(cell, "min", chunk=chunk).values
+    assert np.nanmax(least - top) <= 0
+
+
+def test_the_terrain_is_the_ground_under_buildings(points: Any) -> None:
+    found = points.geodl.rasterize(2.0, "dtm", chunk=20)
+    x, y = np.meshgrid(found.x.values - 500_000, found.y.values - 5_500_000)
+    ground = 100 + 2 * np.sin(x / 60) + 2 * np.cos(y / 80)
+    inside = (x > 3) & (y > 3) & (x < 97) & (y < 97)
+    assert abs(found.values - ground)[inside].max() < 0.25
+
+
+def test_rasters_refuse_what_they_cannot_make(points: Any) -> None:
+    with pytest.raises(OptionError, match="dsm"):
+        points.geodl.rasterize(2.0, "dsms")
+    with pytest.raises(OptionError, match="echo"):
+        points.geodl.rasterize(2.0, "mean", dim="echo")
+    with pytest.raises(DataError, match="classification"):
+        points[["x", "y", "z"]].geodl.rasterize(2.0, "dtm")
+
+
+def test_thinning_keeps_every_nth_or_one_in_each_cube(cloud: Any) -> None:
+    assert cloud.geodl.thin(100).sizes["point"] == 80
+    few = cloud.geodl.thin(spacing=5.0).compute()
+    cubes = np.floor(np.stack([few[a].values for a in "xyz"], 1) / 5.0)
+    assert len(np.unique(cubes, axis=0)) == len(cubes)
+    read = cloud.compute()
+    everything = np.floor(np.stack([read[a].values for a in "xyz"], 1) / 5.0)
+    assert len(np.unique(everything, axis=0)) == len(cubes)
+    with pytest.raises(OptionError, match="one of"):
+        cloud.geodl.thin()
+
+
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+def test_a_written_cloud_is_the_same(points: Any, path: Path, tmp_path: Path, suffix: str) -> None:
+    written = points.geodl.to_las(tmp_path / f"b{suffix}")
+    before, after = laspy.read(path), laspy.read(written)
+    assert before.points.array.tobytes() == after.points.array.tobytes()
+    assert after.header.parse_crs() == before.header.parse_crs()
+
+
+def test_new_variables_become_extra_dimensions(points: Any, tmp_path: Path) -> None:
+    few = points.isel(point=slice(10, 60)).assign(
+        height=points.z.isel(point=slice(10, 60)).astype("f4"),
+        near=points.z.isel(point=slice(10, 60)) > 100,
+    )
+    after = laspy.read(few.geodl.to_las(tmp_path / "b.las"))
+    assert len(after) == 50
+    np.testing.assert_array_equal(after["height"], few.height.values)
+    np.testing.assert_array_equal(after["near"], few.near.values)
+    plain = few[["x", "y", "z", "nir"]] if "nir" in few else few[["x", "y", "z", "red"]]
+    assert laspy.read(plain.geodl.to_las(tmp_path / "c.laz")).point_format.id == 7
+    with pytest.raises(OptionError, match="suffix"):
+        few.geodl.to_las(tmp_path / "b.xyz")
+    with pytest.raises(DataError, match="longer than 32"):
+        few.rename(height="h" * 40).geodl.to_las(tmp_path / "d.las")
+    far = few.assign(x=few.x * 1e6)
+    with pytest.raises(DataError, match="does not fit"):
+        far.geodl.to_las(tmp_path / "e.las")
+    assert not (tmp_path / "e.las").exists()
+
+
+def test_a_cloud_without_a_file_is_written_with_fine_scales(tmp_path: Path) -> None:
+    own = xr.Dataset({a: ("point", np.random.default_rng(0).uniform(0, 9, 20)) for a in "xyz"})
+    after = laspy.read(own.geodl.to_las(tmp_path / "a.laz"))
+    np.testing.assert_allclose(np.asarray(after.x), own.x, atol=6e-4)
+    assert own.geodl.crs is None
+
+
+def test_a_parquet_table_holds_every_variable(points: Any, tmp_path: Path) -> None:
+    written = points.geodl.to_parquet(tmp_path / "a.parquet")
+    table = pq.read_table(written)
+    assert table.num_rows == 8000
+    np.testing.assert_array_equal(table["z"].to_numpy(), points.z.values)
+    assert table["echo"][5].as_py() == points.echo[5].values.tolist()
+    assert "WGS 84 / UTM zone 33N" in table.schema.metadata[b"crs_wkt"].decode()
+    assert json.loads(table.schema.metadata[b"geodl"])["point_format"] == 7
+    with pytest.raises(OptionError, match="parquet"):
+        points.geodl.to_parquet(tmp_path / "a.csv")
+
+
+def test_pictures_show_some_of_the_points(points: Any) -> None:
+    figure = points.geodl.plot(most_points=1000)
+    assert len(figure.data[0].x) == 1000
+    assert len(points.geodl.plot("rgb", most_points=10).data[0].marker.color) == 10
+    with pytest.raises(DataError, match="nir"):
+        points.geodl.plot("nir")
