@@ -39,8 +39,12 @@ COMMANDS = {
     ("chips", "validate"): Command("check a chip folder file by file", "chips:add_validate"),
     ("train",): Command("train a model on a chip folder", "work:add_train"),
     ("detect",): Command("find objects in a raster", "work:add_detect"),
+    ("accuracy",): Command("judge detections against the truth", "objects:add_accuracy"),
+    ("suppress",): Command("drop features that overlap better ones", "objects:add_suppress"),
+    ("video",): Command("find and follow objects in a video", "objects:add_video"),
     ("classify",): Command("classify every pixel of a raster", "work:add_classify"),
     ("change",): Command("find what changed between two rasters", "work:add_change"),
+    ("points",): Command("classify the points of a cloud", "points:add_points"),
     ("model", "info"): Command("what a model package holds", "look:add_model_info"),
 }
 
