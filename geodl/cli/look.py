@@ -17,7 +17,9 @@ _FEATURE_SUFFIXES = frozenset(
 
 
 def add_info(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
-    parser.add_argument("path", help="raster, chip folder, model (.emd, .dlpk, folder) or features")
+    parser.add_argument(
+        "path", help="raster, point cloud, chip folder, model (.emd, .dlpk, folder) or features"
+    )
     return lambda options: describe(options.path), as_lines
 
 
@@ -43,6 +45,10 @@ def describe(path: str) -> dict[str, Any]:
         return describe_model(path)
     if suffix in _FEATURE_SUFFIXES:
         return describe_features(path)
+    if suffix in (".las", ".laz"):
+        from geodl.cli.points import describe_points
+
+        return describe_points(path)
     return describe_raster(path)
 
 
