@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from geodl.runtime.clusters.spec import Started
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["active_client", "available_cores", "connect", "prepare_workers"]
 
@@ -136,7 +139,11 @@ def _close_cluster_with(client: Client, cluster: Any) -> None:
 
     def close_both(*args: Any, **kwargs: Any) -> Any:
         done = close(*args, **kwargs)
-        cluster.close()
+        try:
+            cluster.close()
+        except OSError as error:
+            # A scheduler that has died cannot be told; its workers end without it.
+            logger.warning("the cluster was lost before it was closed: %s", error)
         return done
 
     client.close = close_both  # type: ignore[method-assign]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -14,10 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from geodl.base.errors import BlockError, GeodlError, OutputError, RunCancelledError, SourceError
+from geodl.base.errors import BlockError, OutputError, RunCancelledError, SourceError
+from geodl.base.places import place
 from geodl.runtime.ledger import Ledger, record_block
 from geodl.runtime.memory import peak_bytes
-from geodl.runtime.packed import pack, unpack
+from geodl.runtime.packed import unpack
 from geodl.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 RETRY_WAITS_S = (0.5, 2.0)
 # Failing blocks do not stop the others, unless so many fail before the first one succeeds.
 _HOPELESS = 8
-_LOOKAHEAD_PER_THREAD = 3
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -153,11 +152,12 @@ def run_blocks(
     left = (spec for spec in specs if spec.key not in ledger.done)
     started = time.monotonic()
     stop = cancel or threading.Event()
-    outcomes = (
-        _run_here(task, left, ledger.folder, stop)
-        if client is None
-        else _run_on_client(task, left, ledger, client, name, stop, summary, pixels)
-    )
+    if client is None:
+        outcomes = _run_here(task, left, ledger.folder, stop)
+    else:
+        from geodl.runtime.remote import run_on_client
+
+        outcomes = run_on_client(task, left, ledger, client, name, stop, summary, pixels)
     try:
         _gather(outcomes, summary, bar)
     finally:
@@ -253,7 +253,7 @@ def execute_block(task: BlockTask, spec: Spec, folder: str) -> dict[str, Any]:
     started = time.perf_counter()
     computed = task.compute(spec, loaded)
     seconds = {"read": read_s, "compute": time.perf_counter() - started}
-    return _finish(task, spec, computed, seconds, Path(folder))
+    return _finish(task, spec, computed, seconds, place(folder))
 
 
 def execute_packed(packed: bytes, spec: Spec, folder: str) -> dict[str, Any]:
@@ -317,74 +317,3 @@ def _run_here(
         # Blocks that are computed already are worth their line in the ledger.
         reader.shutdown(wait=True, cancel_futures=True)
         writer.shutdown(wait=True)
-
-
-def _run_on_client(
-    task: BlockTask,
-    specs: Iterator[Spec],
-    ledger: Ledger,
-    client: Any,
-    name: str,
-    stop: threading.Event,
-    summary: RunSummary,
-    pixels: int,
-) -> Generator[Outcome, None, None]:
-    """Blocks on the workers, a bounded number at once."""
-    from distributed import as_completed
-
-    from geodl.runtime.connect import prepare_workers
-    from geodl.runtime.live import LiveRun
-    from geodl.runtime.preflight import preflight
-
-    threads = prepare_workers(client)
-    preflight(client, task, ledger.folder)
-    prefix = f"geodl_{name}_{ledger.fingerprint[:8]}"
-    live = LiveRun(client, prefix, name, summary.total, summary.done, pixels, threads)
-    pending: dict[Any, Spec] = {}
-    waiting = as_completed(with_results=False)
-    attempt = os.urandom(3).hex()
-
-    packed = pack(task)
-
-    def submit(count: int) -> None:
-        for spec in islice(specs, 0 if stop.is_set() else count):
-            future = client.submit(
-                execute_packed,
-                packed,
-                spec,
-                str(ledger.folder),
-                key=(f"{prefix}-{attempt}", *spec.key),
-                retries=0,
-                pure=False,
-            )
-            pending[future] = spec
-            waiting.add(future)
-
-    try:
-        submit(max(1, threads) * _LOOKAHEAD_PER_THREAD)
-        while pending:
-            future = next(waiting)
-            spec = pending.pop(future)
-            submit(1)
-            if future.status == "finished":
-                report = future.result()
-                live.finished(report)
-                yield spec, report, None
-            else:
-                error = _failure(future, spec)
-                live.failed(spec.name, error)
-                yield spec, None, error
-            future.release()
-    finally:
-        live.end(stopped=bool(pending) or stop.is_set())
-        if pending:
-            client.cancel(list(pending))
-
-
-def _failure(future: Any, spec: Spec) -> BaseException:
-    if future.status == "cancelled":
-        return BlockError(f"{spec.name} was cancelled by the cluster")
-    error: BaseException = future.exception()
-    if isinstance(error, (GeodlError, OSError)):
-        return error
-    return BlockError(f"{spec.name}: {type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,11 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import dask
 import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
-from distributed import WorkerPlugin
+from distributed import Client, WorkerPlugin
 from rasterio.transform import from_origin
 
 from geodl.runtime.connect import connect
@@ -132,12 +134,21 @@ def test_twenty_kills_at_random_lose_nothing(
     killed_and_resumed(inputs, tmp_path, kind, cuts)
 
 
-@pytest.mark.parametrize("kind", ["pixels", "objects"])
-def test_killed_workers_change_nothing(inputs: dict[str, Path], tmp_path: Path, kind: str) -> None:
-    output = tmp_path / f"product{SUFFIX[kind]}"
-    with connect("local", workers=2, dashboard_address=None) as client:
+def victims(client: Client, what: str) -> list[int]:
+    """Processes of a cluster on this machine."""
+    if what == "scheduler":
+        return [client.run_on_scheduler(os.getpid)]
+    return list(client.run(os.getpid).values())[: 1 if what == "worker" else None]
+
+
+def cluster_run(
+    inputs: dict[str, Path], kind: str, output: Path, what: str | None, at: float
+) -> str:
+    """Run on a fresh cluster and kill part of it at a share of the blocks; how it ended."""
+    # A client waits half a minute for a scheduler that is lost; here a few seconds will do.
+    quick = dask.config.set({"distributed.comm.timeouts.connect": "5s"})
+    with quick, connect("local", workers=2, dashboard_address=None) as client:
         client.register_plugin(_Tiny())
-        pids = list(client.run(os.getpid).values())
         future = TOOLS[kind](  # type: ignore[operator]
             str(inputs["raster"]),
             str(inputs[kind]),
@@ -148,12 +159,64 @@ def test_killed_workers_change_nothing(inputs: dict[str, Path], tmp_path: Path, 
             client=client,
             future=True,
         )
-        while future.progress < 0.15:
-            assert not future.done(), future.exception()
-            time.sleep(0.01)
-        os.kill(pids[0], signal.SIGKILL)
-        future.result(timeout=120)
+        if what is not None:
+            pids = victims(client, what)
+            while future.progress < at and not future.done():
+                time.sleep(0.01)
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        error = future.exception(timeout=120)
+    return "finished" if error is None else type(error).__name__
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "ends"),
+    [
+        ("pixels", "worker", "finished"),
+        ("objects", "workers", "finished"),
+        ("pixels", "scheduler", "ClusterError"),
+    ],
+)
+def test_a_killed_cluster_loses_nothing(
+    inputs: dict[str, Path], tmp_path: Path, kind: str, what: str, ends: str
+) -> None:
+    output = tmp_path / f"product{SUFFIX[kind]}"
+    assert cluster_run(inputs, kind, output, what, 0.15) == ends
+    if ends != "finished":
+        before = lines(Path(f"{output}.run"))
+        assert before > 0
+        assert cluster_run(inputs, kind, output, None, 0) == "finished"
+        blocks = json.loads(Path(f"{output}.manifest.json").read_text())["blocks"]
+        assert before <= blocks["resumed"] < blocks["total"]
     assert content(output) == reference(inputs, kind, tmp_path / f"whole{SUFFIX[kind]}")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("kind", ["pixels", "objects"])
+def test_twenty_kills_on_clusters_lose_nothing(
+    inputs: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
+    rng = np.random.default_rng(11)
+    whole = reference(inputs, kind, tmp_path / f"whole{SUFFIX[kind]}")
+    output, kills, done = tmp_path / f"product{SUFFIX[kind]}", 0, 0.0
+    while kills < 20:
+        what = ["worker", "workers", "scheduler"][int(rng.integers(3))]
+        # Later than the blocks of the runs before, so that each kill meets blocks in flight.
+        ended = cluster_run(inputs, kind, output, what, done + float(rng.uniform(0.02, 0.3)))
+        kills += 1
+        if ended == "finished":
+            assert content(output) == whole
+            output.unlink()
+            Path(f"{output}.manifest.json").unlink()
+            done = 0.0
+        else:
+            assert ended == "ClusterError", ended
+            done = lines(Path(f"{output}.run")) / (SIZE // 8 // 3 + 0) ** 2
+    if not output.exists():
+        assert cluster_run(inputs, kind, output, None, 0) == "finished"
+    assert content(output) == whole
 
 
 class _Tiny(WorkerPlugin):
