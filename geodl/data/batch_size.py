@@ -49,9 +49,10 @@ def estimate_batch_size(model: Any, mode: str = "train", **kwargs: Any) -> Batch
     Parameters
     ----------
     model
-        A model that trains on image chips.
+        A model that trains on image chips or on blocks of points.
     mode
-        ``train`` (forward and backward) or ``eval`` (forward only).
+        ``train`` (forward and backward) or ``eval`` (forward only). Points need the model's data
+        in both: how dense they lie decides about their memory.
 
     Returns
     -------
@@ -64,30 +65,46 @@ def estimate_batch_size(model: Any, mode: str = "train", **kwargs: Any) -> Batch
     OptionError, UnknownOptionError
         Another mode, or a keyword that nothing reads.
     NotSupportedError
-        A model that is no network on image chips.
+        A model that is no network on image chips or points.
     ModelDataError
-        ``mode="train"`` for a model without data, or not even one sample fits the memory.
+        The model has no data where they are needed, or not even one sample fits the memory.
     """
     check_known(kwargs, (), "estimate_batch_size()")
     check_choice(mode, ("train", "eval"), "mode")
     net, task = getattr(model, "net", None), getattr(model, "task", None)
     if not isinstance(net, nn.Module) or task is None:
         raise NotSupportedError(
-            f"estimate_batch_size() measures networks on image chips; {type(model).__name__} is "
-            "none. Text, tabular, time series and tracking models are not supported."
+            "estimate_batch_size() measures networks on image chips and points; "
+            f"{type(model).__name__} is none. Text, tabular, time series and tracking models are "
+            "not supported."
         )
     if mode == "eval":
-        contract = model.contract
-        shape = (len(contract.extract_bands), contract.tile_px, contract.tile_px)
-        largest = _largest(evaluation_step(net, shape))
+        largest = _largest(_forward(net, task, model))
         return BatchSizes(_power_of_two(largest), largest)
+    largest = _largest(training_step(net, task, _data_of(model, mode)))
+    return BatchSizes(min(TRAIN_RECOMMENDED, _power_of_two(largest)), largest)
+
+
+def _forward(net: nn.Module, task: Any, model: Any) -> Step:
+    """A forward pass of the model on what it reads: zeros of its tile, or a block of its data."""
+    contract = model.contract
+    if contract.points is None:
+        return evaluation_step(
+            net, (len(contract.extract_bands), contract.tile_px, contract.tile_px)
+        )
+    probe = copy.deepcopy(net).eval()
+    block = _data_of(model, "eval").valid_ds[0]["points"]
+    return Step(probe, probe, lambda size: task.prepare([block] * size))
+
+
+def _data_of(model: Any, mode: str) -> Any:
     if model.data is None:
         raise ModelDataError(
-            "estimate_batch_size(mode='train') needs the model's data; open it with "
-            "from_model(path, data=prepare_data(...)), or use mode='eval'."
+            f"estimate_batch_size(mode={mode!r}) needs the model's data; open it with "
+            "from_model(path, data=prepare_data(...))"
+            + (", or use mode='eval'." if mode == "train" else ".")
         )
-    largest = _largest(training_step(net, task, model.data))
-    return BatchSizes(min(TRAIN_RECOMMENDED, _power_of_two(largest)), largest)
+    return model.data
 
 
 def fitting_batch_size(net: nn.Module, task: Any, data: Any) -> int:

@@ -52,7 +52,7 @@ def model():
         net=Net(),
         task=Task(),
         data=SimpleNamespace(train_ds=Items(), batch_size=16, seed=1),
-        contract=SimpleNamespace(extract_bands=(0, 1, 2), tile_px=32),
+        contract=SimpleNamespace(extract_bands=(0, 1, 2), tile_px=32, points=None),
     )
 
 
@@ -112,6 +112,26 @@ def test_training_needs_data_and_evaluation_does_not(model):
     with pytest.raises(ModelDataError, match="data=prepare_data"):
         estimate_batch_size(model)
     assert estimate_batch_size(model, "eval").max_batchsize >= 1
+
+
+def test_points_are_measured_on_a_block_of_the_data(model, monkeypatch):
+    seen = []
+
+    class PointTask(Task):
+        def prepare(self, blocks):
+            seen.append((len(blocks), blocks[0].shape))
+            return torch.stack(blocks).reshape(len(blocks), 3, 50, 40)
+
+    model.task = PointTask()
+    model.contract.points = SimpleNamespace()
+    model.data.valid_ds = [{"points": torch.zeros(2000, 3)}]
+    with_memory(monkeypatch, 2**25)
+    found = estimate_batch_size(model, "eval")
+    assert 1 < found.recommended_batchsize <= found.max_batchsize < 1024
+    assert {shape for _, shape in seen} == {(2000, 3)}
+    model.data = None
+    with pytest.raises(ModelDataError, match=r"mode='eval'.*needs the model"):
+        estimate_batch_size(model, "eval")
 
 
 def test_a_batch_that_does_not_fit_is_cut_with_a_message(model, monkeypatch):
