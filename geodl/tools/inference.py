@@ -107,6 +107,7 @@ def run_job(
             say(str(speed))
         write_manifest(product.path, _manifest(job, plan, summary, speed, started))
         ledger.remove()
+    product.publish()
     return result
 
 

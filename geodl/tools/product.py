@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geodl.base.errors import NotSupportedError, OptionError, OutputError, OutputExistsError
+from geodl.base.errors import OptionError, OutputError, OutputExistsError
 from geodl.base.options import check_choice
 from geodl.base.places import is_remote, place, reached
 
@@ -23,10 +23,13 @@ class Product:
         and, while unfinished, ``<path>.run``.
     overwrite
         Whether a finished product may be replaced.
+    catalog
+        Where the finished product is published, or None.
     """
 
     path: Path
     overwrite: bool
+    catalog: Any = None
 
     @property
     def run_folder(self) -> Path:
@@ -48,11 +51,13 @@ class Product:
         ----------
         output_name
             A path or URL (``s3://bucket/name.tif``) whose suffix picks the format, a bare name in
-            the working folder, or None.
+            the catalog or else the working folder, or None.
         suffixes
             The formats on offer; the first is the default.
         default_stem
             Name for None.
+        gis
+            A :class:`geodl.Catalog` or None.
 
         Raises
         ------
@@ -63,9 +68,10 @@ class Product:
         OptionError
             A suffix that no writer of this tool has.
         """
-        if gis is not None:
-            raise NotSupportedError(
-                f"gis={gis!r}: products go to paths; pass output_name as a path instead of gis="
+        if gis is not None and not hasattr(gis, "product_path"):
+            raise OptionError(
+                f"gis={gis!r}: give a catalog, gis=geodl.Catalog(folder), or leave it out and pass "
+                "output_name as a path."
             )
         named = default_stem if output_name is None else os.path.expanduser(str(output_name))
         path = place(named)
@@ -76,9 +82,16 @@ class Product:
         check_choice(path.suffix.lower(), suffixes, f"output_name {path.name}: the suffix")
         if not is_remote(path):
             path = Path(os.path.abspath(path))
-        product = cls(path, overwrite)
+        if gis is not None and (output_name is None or _is_bare(named)):
+            path = gis.product_path(path.name)
+        product = cls(path, overwrite, gis)
         product._check()
         return product
+
+    def publish(self) -> None:
+        """Publish the finished product where the caller has named a catalog."""
+        if self.catalog is not None:
+            self.catalog.add(self.path, overwrite=True)
 
     def _check(self) -> None:
         if is_remote(self.path):
@@ -102,3 +115,8 @@ class Product:
             raise OutputError(
                 f"The folder {folder} cannot be written; choose one that you may write to."
             )
+
+
+def _is_bare(name: str) -> bool:
+    """Whether a name is one without a folder."""
+    return not is_remote(name) and os.path.basename(name) == name
