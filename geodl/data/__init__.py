@@ -35,6 +35,7 @@ DATASETS = Registry(
         "ClimaX": "geodl.data.forecast:ClimaX",
         "ImageCaptioning": "geodl.data.captioning:ImageCaptioning",
         "ObjectTracking": "geodl.data.tracking:ObjectTracking",
+        "3DRCNet": "geodl.data.pixels:ClassifiedTiles",
         "SR3": "geodl.data.superres:SuperResolution",
     },
     group="geodl.datasets",

@@ -50,6 +50,15 @@ def test_the_type_is_read_from_the_export_and_the_sets_hold_all_chips(make_expor
     assert data.seed == 42
 
 
+def test_hyperspectral_class_tiles_may_be_called_by_their_model(make_export):
+    data = prepare_data(
+        make_export(mode="Classified_Tiles", bands=12, dtype="int16"), dataset_type="3DRCNet"
+    )
+    assert (data.kind, data.bands, data.dtype) == ("pixels", 12, "int16")
+    with pytest.raises(FormatError, match="reads Classified_Tiles"):
+        prepare_data(make_export("boxes"), dataset_type="3DRCNet")
+
+
 def test_items_hold_the_raw_chip_normalised_and_its_boxes(make_export):
     folder = make_export()
     data = prepare_data(folder, transforms=False)
