@@ -15,6 +15,8 @@ MODELS = Registry(
         "RetinaNet": "geodl.models.retina_net:RetinaNet",
         "FeatureClassifier": "geodl.models.feature_classifier:FeatureClassifier",
         "MaskRCNN": "geodl.models.mask_rcnn:MaskRCNN",
+        "YOLOv3": "geodl.models.yolov3:YOLOv3",
+        "EfficientDet": "geodl.models.efficient_det:EfficientDet",
         "UnetClassifier": "geodl.models.unet_classifier:UnetClassifier",
         "ChangeDetector": "geodl.models.change_detector:ChangeDetector",
         "MultiTaskRoadExtractor": "geodl.models.multi_task_road_extractor:MultiTaskRoadExtractor",

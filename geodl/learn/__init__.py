@@ -18,6 +18,8 @@ _PUBLIC = {
     "RetinaNet": "geodl.models.retina_net:RetinaNet",
     "FeatureClassifier": "geodl.models.feature_classifier:FeatureClassifier",
     "MaskRCNN": "geodl.models.mask_rcnn:MaskRCNN",
+    "YOLOv3": "geodl.models.yolov3:YOLOv3",
+    "EfficientDet": "geodl.models.efficient_det:EfficientDet",
     "UnetClassifier": "geodl.models.unet_classifier:UnetClassifier",
     "ChangeDetector": "geodl.models.change_detector:ChangeDetector",
     "MultiTaskRoadExtractor": "geodl.models.multi_task_road_extractor:MultiTaskRoadExtractor",
@@ -34,6 +36,9 @@ _PUBLIC = {
     "detect_change_using_deep_learning": (
         "geodl.tools.detect_change:detect_change_using_deep_learning"
     ),
+    "Model": "geodl.tools.model_package:Model",
+    "list_models": "geodl.tools.model_package:list_models",
+    "train_model": "geodl.tools.train_model:train_model",
     "classify_objects": "geodl.tools.classify_objects:classify_objects",
     "classify_pixels": "geodl.tools.classify_pixels:classify_pixels",
     "compute_accuracy_for_object_detection": (

@@ -32,7 +32,14 @@ TINY: dict[str, dict[str, Any]] = {
     "RTDetrV2": {"backbone": "resnet18", "denoising_queries": 10, **FEW_QUERIES},
     "DFine": {"backbone": "resnet18", "denoising_queries": 10, **FEW_QUERIES},
     "FeatureClassifier": {"backbone": "resnet18"},
-    "MaskRCNN": {"backbone": "resnet18", **FEW_REGIONS, "box_detections_per_img": 4},
+    "YOLOv3": {"backbone": "mobilenetv3_small_050"},
+    "MaskRCNN": {
+        "backbone": "timm:mobilenetv3_small_050",
+        **FEW_REGIONS,
+        "rpn_post_nms_top_n_train": 16,
+        "box_batch_size_per_image": 6,
+        "box_detections_per_img": 2,
+    },  # fmt: skip
     "UnetClassifier": {"backbone": "resnet18"},
     "ChangeDetector": {},
     "MultiTaskRoadExtractor": {},

@@ -33,9 +33,11 @@ FEWER_REGIONS = {
 }
 # Arguments, epochs of two batches, and the rate.
 CASES: dict[str, tuple[dict[str, Any], int, float]] = {
-    "SingleShotDetector": ({"backbone": "resnet18", "focal_loss": True, "drop": 0.0}, 60, 2e-3),
+    "SingleShotDetector": ({"backbone": "resnet18", "focal_loss": True, "drop": 0.0}, 100, 2e-3),
     "FasterRCNN": ({"backbone": "resnet18", **FEWER_REGIONS}, 60, 5e-4),
-    "RetinaNet": ({"backbone": "resnet18"}, 60, 5e-4),
+    "RetinaNet": ({"backbone": "resnet18"}, 100, 1e-3),
+    "YOLOv3": ({"backbone": "resnet18"}, 100, 1e-3),
+    "EfficientDet": ({}, 100, 2e-3),
 }
 
 

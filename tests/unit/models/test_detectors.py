@@ -35,10 +35,14 @@ REGIONS = {
 BUILT: dict[str, dict[str, Any]] = {
     "FasterRCNN": {"backbone": BACKBONE, **REGIONS},
     "RetinaNet": {"backbone": BACKBONE, "scales": [0.5, 0.7], "ratios": [1.0]},
+    "YOLOv3": {"backbone": BACKBONE, "anchors": [[8 + 4 * i, 9 + 3 * i] for i in range(9)]},
+    "EfficientDet": {"backbone": "efficientdet_lite0", "anchor_scale": 1.0},
 }
 GIVEN: dict[str, dict[str, Any]] = {
     "FasterRCNN": {"backbone": BACKBONE},
     "RetinaNet": {"backbone": BACKBONE},
+    "YOLOv3": {},
+    "EfficientDet": {},
 }
 
 
