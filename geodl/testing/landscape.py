@@ -65,6 +65,8 @@ class Landscape:
         bool (H, W), True on roads.
     outlines
         Every object, in the order it was painted.
+    sites
+        Places (x, y, radius) where buildings may still be put up.
     """
 
     latent: FloatArray
@@ -72,6 +74,10 @@ class Landscape:
     angle: float
     road: NDArray[np.bool_]
     outlines: list[Outline] = field(default_factory=list)
+    sites: list[_Place] = field(default_factory=list)
+
+
+_Place = tuple[float, float, float]
 
 
 class _Patch(NamedTuple):
@@ -89,6 +95,8 @@ def paint_landscape(
     cols: int,
     kinds: Collection[str],
     blocked: NDArray[np.bool_] | None = None,
+    *,
+    leave_sites: bool = False,
 ) -> Landscape:
     """Paint ground and objects.
 
@@ -102,6 +110,8 @@ def paint_landscape(
         Of :data:`KINDS`; buildings and trees stand there in any case.
     blocked
         bool (rows, cols), True where no object may stand.
+    leave_sites
+        Keep places free for :func:`build_more`.
     """
     terrain = make_terrain(rng, rows, cols)
     taken = terrain.road if blocked is None else terrain.road | blocked
@@ -116,15 +126,17 @@ def paint_landscape(
     for kind, painter in painters.items():
         if kind in kinds or kind in ALWAYS:
             painter()
+        if kind == "building" and leave_sites:
+            land.sites = _building_sites(rng, land)
     np.clip(land.latent, 0.01, 1.0, out=land.latent)
     return land
 
 
 def build_more(rng: np.random.Generator, land: Landscape) -> list[Outline]:
-    """Put up buildings where there is room, in place; their outlines."""
+    """Put up buildings on the sites that were left, in place; their outlines."""
     rows, cols = land.latent.shape[1:]
     before = len(land.outlines)
-    _add_buildings(rng, land, 0.6 * smooth_noise(rng, rows, cols, 2.5))
+    _build(rng, land, 0.6 * smooth_noise(rng, rows, cols, 2.5), land.sites)
     np.clip(land.latent, 0.01, 1.0, out=land.latent)
     return land.outlines[before:]
 
@@ -139,7 +151,7 @@ def _coarse(taken: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _places(
     rng: np.random.Generator, land: Landscape, kind: str, radius_px: NDArray[np.float64]
-) -> Iterator[tuple[float, float, float]]:
+) -> Iterator[_Place]:
     """Free places (x, y, radius), about as many as the density asks; marks them taken."""
     rows, cols = land.latent.shape[1:]
     wanted = max(2, round(rows * cols / _DENSITY_PX[kind]))
@@ -215,8 +227,17 @@ class _Footprint:
 
 
 def _add_buildings(rng: np.random.Generator, land: Landscape, grain: FloatArray) -> None:
-    radii = rng.uniform(12, 30, 512)
-    for x, y, radius in list(_places(rng, land, "building", radii)):
+    _build(rng, land, grain, _building_sites(rng, land))
+
+
+def _building_sites(rng: np.random.Generator, land: Landscape) -> list[_Place]:
+    return list(_places(rng, land, "building", rng.uniform(12, 30, 512)))
+
+
+def _build(
+    rng: np.random.Generator, land: Landscape, grain: FloatArray, sites: list[_Place]
+) -> None:
+    for x, y, radius in sites:
         ratio = rng.uniform(0.5, 1.0)
         half = 0.93 * radius
         a, b = half / np.hypot(1, ratio), half * ratio / np.hypot(1, ratio)

@@ -179,7 +179,7 @@ def make_dates(
     rows, cols = _check(size, bands, dtype, ALWAYS)
     rng = np.random.default_rng([20261, seed])
     outside = _corner(rows, cols)
-    land = paint_landscape(rng, rows, cols, ALWAYS, outside)
+    land = paint_landscape(rng, rows, cols, ALWAYS, outside, leave_sites=True)
     before = _to_numbers(_mix(rng, land.latent, bands), dtype, outside)
     built = build_more(rng, land)
     # Another hour and season: brightness by band, and grass that has grown or dried.
