@@ -17,7 +17,7 @@ from geodl.base.errors import (
 from geodl.core.detections import Detections
 from geodl.io.klv import LOCAL_SET_KEY, checksum, frame_packet
 from geodl.io.movie_boxes import boxes, file_boxes, find, is_movie
-from geodl.io.video import VideoReader, check_video_suffix, open_writer
+from geodl.io.video import VideoReader, check_video_suffix, ffmpeg_encoder, open_writer
 from geodl.io.video_metadata import MetadataTrack
 from geodl.io.vmti import VmtiCsv, vmti_cell
 
@@ -215,3 +215,24 @@ def test_a_multiplexed_video_plays_as_before_and_carries_a_packet_for_each_frame
     scale = struct.unpack(">I", find(track, b"mdia", b"mdhd")[20:24])[0]
     assert times[2] == 8
     assert times[3] / scale == pytest.approx(0.1)
+
+
+def test_the_ffmpeg_program_encodes_h264_also_of_odd_sizes(tmp_path):
+    if ffmpeg_encoder() is None:
+        pytest.skip("there is no ffmpeg program with an H.264 encoder")
+    with open_writer(tmp_path / "odd.mp4", 33, 21, 5.0) as writer:
+        for level in (0, 120, 250):
+            writer.write(np.full((21, 33, 3), level, np.uint8))
+    with VideoReader(tmp_path / "odd.mp4") as reader:
+        assert (reader.width, reader.height) == (34, 22)
+        assert [round(frame[:20, :30].mean(), -1) for frame in reader] == [0, 120, 250]
+    assert b"avc1" in (tmp_path / "odd.mp4").read_bytes()
+    writer = open_writer(tmp_path / "missing" / "film.mp4", 32, 32, 5.0)
+    with pytest.raises(OutputError, match=r"ffmpeg cannot write .*film\.mp4"):
+        fill(writer)
+
+
+def fill(writer):
+    with writer:
+        for _ in range(2000):
+            writer.write(np.zeros((32, 32, 3), np.uint8))
