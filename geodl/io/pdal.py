@@ -16,12 +16,15 @@ from typing import Any
 
 from geodl.base.errors import MissingPackageError, OptionError, SourceError
 from geodl.io.cloud import cloud_locations
+from geodl.io.las_file import open_las
 from geodl.io.locations import Location
 
 # Each run of PDAL holds a whole file in memory.
 _AT_ONCE = 4
 # LAS 1.4 holds what filters add; PDAL builds without LASzip write no LAZ.
 _WRITER = {"type": "writers.las", "minor_version": 4, "extra_dims": "all", "forward": "all"}
+# Point formats without the waveforms that PDAL does not write.
+_PLAIN = {4: 1, 5: 3, 9: 6, 10: 8}
 
 
 def run_pipeline(source: Any, pipeline: Sequence[Any]) -> list[str]:
@@ -91,10 +94,14 @@ def _runner() -> Any:
 
 
 def _one(run: Any, stages: Sequence[Mapping[str, Any]], place: Location, target: Path) -> None:
+    # Checked here first; PDAL would decode whatever a header says.
+    layout = open_las(place).layout
     reader = {"type": "readers.las", "filename": place.text}
-    if place.text.lower().endswith(".copc.laz") and place.kind != "local":
+    if place.kind != "local":
         reader["type"] = "readers.copc"
-    text = json.dumps({"pipeline": [reader, *stages, {**_WRITER, "filename": str(target)}]})
+    own = _PLAIN.get(layout.format_id, layout.format_id)
+    writer = {**_WRITER, "dataformat_id": own, "filename": str(target)}
+    text = json.dumps({"pipeline": [reader, *stages, writer]})
     problem = run(text)
     if problem is not None or not target.exists():
         raise SourceError(f"{place.text}: the PDAL pipeline failed ({problem or 'no output'}).")

@@ -1,0 +1,47 @@
+"""PDAL pipelines, with the real program where there is one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import laspy
+import numpy as np
+import pytest
+from pyproj import CRS
+
+import geodl
+from geodl.base.errors import SourceError
+from geodl.testing.cloud import make_cloud
+
+needs_pdal = pytest.mark.skipif(
+    shutil.which("pdal") is None,
+    reason="no pdal on the PATH; tests/pdal/install_pdal.sh FOLDER unpacks one",
+)
+
+
+@needs_pdal
+def test_ground_is_found_by_a_filter_of_pdal(tmp_path: Path) -> None:
+    for k, suffix in enumerate((".las", ".laz")):
+        make_cloud(tmp_path / f"{k}{suffix}", points=4000, seed=k, point_format=7)
+    stages = [
+        {"type": "filters.ferry", "dimensions": "Classification=>Truth"},
+        {"type": "filters.assign", "assignment": "Classification[:]=0"},
+        {"type": "filters.smrf", "cell": 2.0, "window": 30.0},
+    ]
+    points = geodl.open_points(tmp_path, pipeline=stages).compute()
+    assert points.sizes["point"] == 8000
+    assert points.geodl.crs == CRS.from_epsg(32633)
+    truth, found = points.Truth.values, points.classification.values
+    assert (found[truth == 2] == 2).mean() > 0.9
+    assert (found[truth == 6] == 2).mean() < 0.1
+    read = laspy.read(tmp_path / "0.las")
+    assert sorted(points.z.values[:4000]) == sorted(np.asarray(read.z))
+    assert sorted(points.red.values[:4000]) == sorted(np.asarray(read.red))
+
+
+@needs_pdal
+def test_what_pdal_refuses_is_told_in_its_words(tmp_path: Path) -> None:
+    path = make_cloud(tmp_path / "a.las", points=10)
+    with pytest.raises(SourceError, match=r"filters\.nonsense"):
+        geodl.open_points(path, pipeline=["filters.nonsense"])
