@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 
 from geodl.core.contract import IGNORE_INDEX
 from geodl.data.sample_data import SampleData
+from geodl.data.store import ChipStore
 
 
 def collate_points(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -80,6 +82,27 @@ class PointData(SampleData):
         """Join items as :func:`collate_points` does."""
         return collate_points(items)
 
+    def scaled_by(self, limits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Self:
+        """The same blocks with attributes scaled by other limits, those of a model.
+
+        Parameters
+        ----------
+        limits
+            Attribute to its least and largest value.
+        """
+        same = all(
+            np.array_equal(np.stack(pair), np.stack(self.limits[name]))
+            for name, pair in limits.items()
+        )
+        if same:
+            return self
+        return replace(
+            self,
+            limits=dict(limits),
+            train_ds=_scaled_items(self.train_ds, limits),
+            valid_ds=_scaled_items(self.valid_ds, limits),
+        )
+
     def draw(self, rows: int) -> Any:
         from geodl.data.draw_points import draw_blocks
 
@@ -91,6 +114,20 @@ class PointData(SampleData):
             ("blocks", f"of {self.tile_size:g} units, at most {self.max_points} points"),
             ("points", f"{names} ({self.features} columns)"),
         ]
+
+
+def _scaled_items(items: Any, limits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Any:
+    """A set of blocks that are read with other limits."""
+    sets: dict[int, Any] = {}
+    refs = []
+    for ref in items.store.chips:
+        if id(ref.blocks) not in sets:
+            facts = replace(ref.blocks.facts, limits={**ref.blocks.facts.limits, **limits})
+            sets[id(ref.blocks)] = replace(ref.blocks, facts=facts)
+        refs.append(replace(ref, blocks=sets[id(ref.blocks)]))
+    found = copy(items)
+    found.store = ChipStore(refs, items.store.load, items.store.limit_bytes)
+    return found
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

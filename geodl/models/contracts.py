@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from geodl.base.errors import ModelDataError, OptionError
 from geodl.core.contract import ModelContract, Normalization, TaskKind
 from geodl.core.points import PointFeature, PointInput
@@ -78,7 +80,9 @@ def data_for_contract(data: Any, contract: ModelContract) -> Any:
         )
     if contract.points is not None:
         check_points_fit(data, contract.points, name)
-        return data
+        return data.scaled_by(
+            {f.name: (np.array(f.minimum), np.array(f.maximum)) for f in contract.points.features}
+        )
     if tuple(data.extract_bands) != contract.extract_bands:
         raise ModelDataError(
             f"{name} takes the bands {list(contract.extract_bands)} (counted from 0); the data "

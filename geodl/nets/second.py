@@ -104,7 +104,7 @@ def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """A 3 x 3 convolution of a map."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.05),
+        nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.1),
         nn.ReLU(),
     )
 
@@ -116,7 +116,7 @@ class RegionHead(nn.Module):
         super().__init__()
         self.enter = nn.Sequential(
             nn.Conv2d(inputs, width, 1, bias=False),
-            nn.BatchNorm2d(width, eps=1e-3, momentum=0.05),
+            nn.BatchNorm2d(width, eps=1e-3, momentum=0.1),
             nn.ReLU(),
         )
         self.fine = nn.Sequential(convolution(width, width), convolution(width, width))

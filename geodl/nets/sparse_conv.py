@@ -168,7 +168,7 @@ class SparseConv(nn.Module):
         # As of a dense layer over all inputs of an output; a third of the cells is occupied.
         bound = math.sqrt(3 / (inputs * len(_OFFSETS) / 3))
         nn.init.uniform_(self.weight, -bound, bound)
-        self.norm = nn.BatchNorm1d(outputs, eps=1e-3, momentum=0.05)
+        self.norm = nn.BatchNorm1d(outputs, eps=1e-3, momentum=0.1)
 
     def forward(self, features: Tensor, joins: Joins) -> Tensor:
         """Features (outputs, O) of the output cells, of (inputs, C)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,25 @@ def test_classes_of_interest_and_background_become_outputs(town: Path, tmp_path:
     other = prepared(town, tmp_path, remap_classes={64: 1})
     with pytest.raises(ModelDataError, match="classes"):
         RandLANet.from_model(model.save(tmp_path / "m", compute_metrics=False), other)
+
+
+def test_other_data_is_scaled_as_the_model_was_trained(
+    trained: RandLANet, town: Path, tmp_path: Path
+) -> None:
+    saved = trained.save(tmp_path / "m", compute_metrics=False)
+    copy = tmp_path / "town.pctd"
+    shutil.copytree(town, copy)
+    for path in copy.glob("*/Statistics.json"):
+        path.write_text(path.read_text().replace('"max": 4.0', '"max": 13.0'))
+    other = prepared(copy, tmp_path, extra_features=["numberOfReturns"], class_mapping={64: "Car"})
+    assert other.train_ds[0]["points"][:, 3].max() < 0.3
+    again = RandLANet.from_model(saved, other)
+    expected = trained.data.valid_ds[0]["points"]
+    assert torch.equal(again.data.valid_ds[0]["points"], expected)
+    assert again.data.valid_ds is not other.valid_ds
+    lacking = prepared(town, tmp_path, class_mapping={64: "Car"})
+    with pytest.raises(ModelDataError, match="numberOfReturns"):
+        RandLANet.from_model(saved, lacking)
 
 
 def test_excluded_points_do_not_count(town: Path, tmp_path: Path) -> None:
