@@ -15,6 +15,7 @@ import shapely
 from PIL import Image
 from rasterio.features import rasterize
 
+from geodl.data import prepare_data
 from geodl.formats import ChipFolder, count_labels, open_export, validate_export
 from geodl.formats.images import open_image, read_image
 from geodl.tools.export_training_data import export_training_data
@@ -173,29 +174,87 @@ FORMATS_BESIDE = [
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:.*features are left out")
-@pytest.mark.filterwarnings("ignore:.*invalid geometries, which were repaired")
-@pytest.mark.filterwarnings("ignore:.*lie outside the raster")
-@pytest.mark.parametrize("mode", FORMATS_BESIDE)
-@pytest.mark.parametrize("scene", ["vegas_landcover", "elevation_buildings", "roads_vegas"])
-def test_every_format_of_real_scenes_is_valid_and_counts_what_it_holds(
-    sample_data: Path, tmp_path: Path, scene: str, mode: str
-) -> None:
-    source = sample_data / scene
+SCENES = ["trees_rgb", "vegas_landcover", "elevation_buildings", "roads_vegas", "eopatch_slovenia"]
+
+
+def patch_of_slovenia(sample_data: Path, folder: Path) -> tuple[Path, Path]:
+    """The 13 bands of one date, float32, and the land use, as rasters."""
+    source = sample_data / "eopatch_slovenia"
+    bands = np.load(source / "REFERENCE_SCENES.npy")[2].transpose(2, 0, 1)
+    cover = np.load(source / "LULC.npy").transpose(2, 0, 1)
+    bounds = gpd.read_file(source / "bbox.geojson").total_bounds
+    place = rasterio.transform.from_bounds(*bounds, *bands.shape[:0:-1])
+    paths = folder / "bands.tif", folder / "cover.tif"
+    for path, data in zip(paths, (bands, cover), strict=True):
+        with rasterio.open(
+            path, "w", driver="GTiff", count=len(data), height=data.shape[1],
+            width=data.shape[2], dtype=data.dtype, crs="EPSG:32633", transform=place,
+        ) as file:  # fmt: skip
+            file.write(data)
+    return paths
+
+
+def test_land_use_of_slovenia_over_thirteen_bands(sample_data: Path, tmp_path: Path) -> None:
+    raster, cover = patch_of_slovenia(sample_data, tmp_path)
+    with rasterio.open(cover) as dataset:
+        truth = dataset.read(1)
+    with rasterio.open(raster) as dataset:
+        pixels, transform = dataset.read(), dataset.transform
+    folder = export(tmp_path, raster, cover, TILES, tile_size=32, stride_size=17)
+    assert (folder.bands, folder.dtype) == (13, "float32")
+    assert folder.classes.values == [1, 2, 3, 4, 8]
+    for ref in folder.chips:
+        with open_image(ref.image) as dataset:
+            here = dataset.transform
+        col, row = (round(v) for v in ~transform @ (here.c, here.f))
+        window = np.s_[row : row + 32, col : col + 32]
+        assert np.array_equal(folder.chip_format.read_label(ref, folder).values, truth[window])
+        assert np.array_equal(read_image(ref.image).data, pixels[:, *window])
+    assert [fault for fault in validate_export(folder.path) if fault.level == "error"] == []
+    data = prepare_data(folder.path, transforms=False, batch_size=4)
+    assert data.class_counts == folder.class_counts == count_labels(folder)
+    assert data.train_ds[0]["image"].shape == (13, 32, 32)
+
+
+def real_scene(sample_data: Path, name: str, folder: Path) -> tuple[Path, Any, dict[str, Any]]:
+    """Image and features of a scene, and how to read the features."""
+    source = sample_data / name
+    if name == "eopatch_slovenia":
+        raster, _ = patch_of_slovenia(sample_data, folder)
+        cover = gpd.read_file(source / "LULC.gpkg")
+        return raster, cover[cover["LULC_ID"] > 0], {"classvalue_field": "LULC_ID"}
+    if name == "trees_rgb":
+        raster = source / "OSBS_029.tif"
+        rows = np.loadtxt(source / "OSBS_029.csv", delimiter=",", skiprows=1, usecols=(1, 2, 3, 4))
+        with rasterio.open(raster) as dataset:
+            to_map = dataset.transform
+        low, high = to_map @ (rows[:, 0], rows[:, 3]), to_map @ (rows[:, 2], rows[:, 1])
+        return raster, gpd.GeoDataFrame(geometry=shapely.box(*low, *high), crs="EPSG:32617"), {}
     raster, labels, options = {
         "vegas_landcover": ("tiff_8channel_uint8.tif", "tiff_3channel_uint8.geojson",
                             {"classvalue_field": "label"}),
         "elevation_buildings": ("*.tif", "*.geojson", {}),
         "roads_vegas": ("*.tif", "*.geojson", {"buffer_radius": 2e-5}),
-    }[scene]  # fmt: skip
-    features = next(source.glob(labels))
+    }[name]  # fmt: skip
+    return next(source.glob(raster)), next(source.glob(labels)), options
+
+
+@pytest.mark.filterwarnings("ignore:.*features are left out")
+@pytest.mark.filterwarnings("ignore:.*invalid geometries, which were repaired")
+@pytest.mark.filterwarnings("ignore:.*lie outside the raster")
+@pytest.mark.parametrize("mode", FORMATS_BESIDE)
+@pytest.mark.parametrize("scene", SCENES)
+def test_every_format_of_real_scenes_is_valid_and_counts_what_it_holds(
+    sample_data: Path, tmp_path: Path, scene: str, mode: str
+) -> None:
+    raster, features, options = real_scene(sample_data, scene, tmp_path)
     if mode == "Panoptic_Segmentation":
         options = options | {"input_instance_data": features}
-        if scene == "vegas_landcover":
-            options = options | {"instance_class_value_field": "label"}
+        if "classvalue_field" in options:
+            options = options | {"instance_class_value_field": options["classvalue_field"]}
     folder = export(
-        tmp_path, next(source.glob(raster)), features, mode, tile_size=120, rotation_angle=180,
-        **options,
+        tmp_path, raster, features, mode, tile_size=40 if scene == "eopatch_slovenia" else 120,
+        rotation_angle=180, **options,
     )  # fmt: skip
     assert [str(f) for f in validate_export(folder.path) if f.level == "error"] == []
     assert len(folder) > 4
