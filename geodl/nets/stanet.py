@@ -90,6 +90,21 @@ class PyramidAttention(nn.Module):
         return pair + self.join(torch.cat([scale(pair) for scale in self.scales], dim=1))
 
 
+class PairDropout(nn.Dropout):
+    """Dropout that leaves out the same features of both dates.
+
+    With a mask for each date, ground that has not changed would differ in training; networks then
+    learn distances that fall below the threshold as soon as nothing is left out.
+    """
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """float (2 B, C, H, W), before and after in the two halves."""
+        if not self.training:
+            return pair
+        kept = functional.dropout(torch.ones_like(pair[: len(pair) // 2]), self.p)
+        return pair * torch.cat([kept, kept])
+
+
 class STANet(nn.Module):
     """Distance of two images at every pixel.
 
@@ -108,7 +123,7 @@ class STANet(nn.Module):
         self.reduce = nn.ModuleList(Conv2dReLU(c, _REDUCED, 1) for c in stages)
         self.join = nn.Sequential(
             Conv2dReLU(_REDUCED * len(stages), 4 * _FEATURES, 3, padding=1),
-            nn.Dropout(0.5),
+            PairDropout(0.5),
             nn.Conv2d(4 * _FEATURES, _FEATURES, 1, bias=False),
         )
         self.attend: nn.Module = (

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from geodl.nets.encoder import build_encoder
-from geodl.nets.stanet import Attention, BasicAttention, PyramidAttention, STANet
+from geodl.nets.stanet import Attention, BasicAttention, PairDropout, PyramidAttention, STANet
 
 
 def net(bands=3, pyramid=True):
@@ -82,3 +82,13 @@ def test_every_weight_is_in_one_layer_group():
     model = net()
     grouped = [p for group in model.layer_groups() for m in group for p in m.parameters()]
     assert len({id(p) for p in grouped}) == len(grouped) == len(list(model.parameters()))
+
+
+def test_in_training_the_same_ground_has_no_distance_whatever_is_left_out():
+    image = torch.randn(2, 3, 64, 64)
+    assert net().train()(torch.cat([image, image], dim=1)).max() < 1e-3
+    layer = PairDropout(0.5)
+    dropped = layer(torch.ones(4, 8, 5, 5))
+    assert torch.equal(dropped[:2], dropped[2:])
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(layer.eval()(dropped), dropped)
