@@ -66,7 +66,8 @@ def resolve_model(model: Any, folder: str | os.PathLike[str]) -> ModelRef:
     Parameters
     ----------
     model
-        A trained object, or the path of an ``.emd``, a ``.dlpk`` or a saved folder.
+        A trained object, a :class:`geodl.learn.Model`, an item of a catalog, or the path of an
+        ``.emd``, a ``.dlpk`` or a saved folder.
     folder
         Where a trained object writes its package, so that workers can load it.
 
@@ -79,6 +80,10 @@ def resolve_model(model: Any, folder: str | os.PathLike[str]) -> ModelRef:
     """
     if isinstance(model, str | os.PathLike):
         path = Path(model).expanduser()
+    elif hasattr(model, "package_path"):
+        path = Path(model.package_path)
+    elif hasattr(model, "assets") and "data" in model.assets:
+        path = Path(model.assets["data"].href)
     elif hasattr(model, "write_bundle"):
         path = model.write_bundle(Path(folder))
     else:

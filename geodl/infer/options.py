@@ -78,7 +78,7 @@ def tile_options(contract: ModelContract, given: Mapping[str, Any] | None) -> Ti
     """
     values = dict(given or {})
     own = _own_arguments(contract)
-    check_known(values, _known(contract.kind, own), "model_arguments")
+    check_known(values, known_arguments(contract), "model_arguments")
     tile = as_int(values.get("tile_size", contract.tile_px), "tile_size", minimum=1)
     if tile != contract.tile_px and not contract.variable_tile:
         raise OptionError(
@@ -144,6 +144,13 @@ def _own_arguments(contract: ModelContract) -> Mapping[str, Any] | None:
     A class that declares them tells one thing from the rest, so background is always predicted.
     """
     return getattr(MODELS.get(contract.model_name), "raster_arguments", None)
+
+
+def known_arguments(contract: ModelContract) -> list[str]:
+    """Names of the ``model_arguments`` that a model takes; none of one that runs over no tiles."""
+    if contract.kind not in ARGUMENTS:
+        return []
+    return _known(contract.kind, _own_arguments(contract))
 
 
 def _known(kind: TaskKind, own: Mapping[str, Any] | None) -> list[str]:

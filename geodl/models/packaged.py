@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from geodl.base.errors import NotSupportedError
 from geodl.base.options import as_bool, check_choice, check_known
@@ -14,9 +14,14 @@ from geodl.bundle.read import read_bundle
 if TYPE_CHECKING:
     from geodl.models.base import TorchModel
 
+FRAMEWORKS = ("PyTorch", "torchscript", "ONNX", "TF-ONNX", "TF-ONXX", "tflite")
+
 
 class Packaged:
     """What :class:`geodl.models.base.TorchModel` has to do with packages; no use without it."""
+
+    frameworks: ClassVar[tuple[str, ...]] = ("PyTorch",)
+    """What :meth:`save` writes for, of ``FRAMEWORKS``."""
 
     @classmethod
     def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,9 +51,12 @@ class Packaged:
             A folder to write, whose last part is the model's name; a bare name goes below the
             data's ``models`` folder.
         framework
-            ``"PyTorch"``; what else the model's class offers.
+            ``"PyTorch"``. Detectors also write ``"torchscript"`` or ``"ONNX"`` (``"TF-ONNX"`` means
+            that too) into the package: a function of the raw pixels of one tile that runs
+            without geodl.
         publish, gis
-            Publishing to a portal is not offered.
+            Also publish the package in the catalog ``gis``, a :class:`geodl.Catalog`; None takes
+            the one that ``GEODL_CATALOG`` names.
         compute_metrics
             Score the validation set and store the metrics.
         save_optimizer
@@ -56,7 +64,8 @@ class Packaged:
         save_inference_file
             Also store a Python raster function where the model has one.
         **kwargs
-            ``overwrite`` and ``batch_size`` belong to publishing and other frameworks.
+            ``overwrite``: replace a published item of that name. ``batch_size`` belongs to other
+            frameworks.
 
         Returns
         -------
@@ -65,7 +74,9 @@ class Packaged:
         Raises
         ------
         NotSupportedError
-            Another framework or publishing; names the choice that works.
+            Another framework; names the choice that works.
+        OptionError
+            ``publish`` without a catalog.
         OutputError
             The folder cannot be written.
         """
@@ -73,27 +84,35 @@ class Packaged:
 
         check_known(kwargs, ("overwrite", "batch_size"), "save()")
         as_bool(save_inference_file, "save_inference_file")
-        if as_bool(publish, "publish") or gis is not None:
-            raise NotSupportedError(
-                "save(publish=True) uploads to a portal, which is not offered; share the .dlpk "
-                "file that save() writes."
-            )
+        catalog = None
+        if as_bool(publish, "publish"):
+            from geodl.catalog.chosen import chosen_catalog
+
+            catalog = chosen_catalog(gis, "save(publish=True)")
         self._check_framework(framework)
-        return save_model(
+        folder = save_model(
             cast("TorchModel", self),
             name_or_path,
+            framework=framework,
             compute_metrics=as_bool(compute_metrics, "compute_metrics"),
             save_optimizer=as_bool(save_optimizer, "save_optimizer"),
         )
+        if catalog is not None:
+            replace = as_bool(kwargs.get("overwrite", False), "overwrite")
+            catalog.add(folder, id=folder.name, overwrite=replace)
+        return folder
 
     def _check_framework(self, framework: str) -> None:
-        check_choice(
-            framework, ("PyTorch", "tflite", "torchscript", "TF-ONNX", "TF-ONXX"), "framework"
-        )
-        if framework != "PyTorch":
+        check_choice(framework, FRAMEWORKS, "framework")
+        if framework not in self.frameworks:
+            offered = ", ".join(map(repr, self.frameworks))
             raise NotSupportedError(
-                f"{type(self).__name__} is saved with framework='PyTorch' only, not {framework!r}."
+                f"{type(self).__name__} is saved with framework={offered} only, not {framework!r}."
             )
+
+    def exported(self, framework: str) -> dict[str, bytes]:
+        """What another framework adds to the package: content by the file's suffix."""
+        return {}
 
     def write_bundle(self, folder: Path) -> Path:
         """Write definition and weights alone into a folder in ``folder``; return the EMD."""
