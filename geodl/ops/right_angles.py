@@ -85,8 +85,8 @@ class _Side:
 
     Parameters
     ----------
-    level
-        False: along x, True: along y.
+    upright
+        Along y; else along x.
     place
         The coordinate across it.
     weight
