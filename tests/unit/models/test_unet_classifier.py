@@ -410,7 +410,7 @@ def test_the_optimizer_is_saved_when_asked(trained, data, tmp_path):
         ({"framework": "torchscript"}, NotSupportedError, "'PyTorch'"),
         ({"framework": "TF-ONNX"}, NotSupportedError, "'PyTorch'"),
         ({"framework": "ONNX"}, OptionError, "'PyTorch'"),
-        ({"publish": True}, NotSupportedError, "dlpk"),
+        ({"publish": True}, OptionError, "GEODL_CATALOG"),
         ({"overwrit": True}, UnknownOptionError, "'overwrite'"),
         ({"name_or_path": ""}, OptionError, "name"),
     ],
