@@ -79,7 +79,7 @@ done
 
 # srun does not take over --cpus-per-task from sbatch.
 srun --ntasks="${SLURM_NTASKS:-1}" --cpus-per-task="$cpus" --kill-on-bad-exit=0 \
-    dask worker --scheduler-file "$GEODL_CLIENT" --nthreads 1 --memory-limit "$memory" \
+    dask worker --scheduler-file "$GEODL_CLIENT" --nthreads 2 --memory-limit "$memory" \
     --local-directory "${TMPDIR:-/tmp}" --death-timeout 120 --no-dashboard &
 workers=$!
 

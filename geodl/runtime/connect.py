@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,8 +43,9 @@ def connect(target: str | os.PathLike[str] = "local", **options: Any) -> Client:
         path of a YAML recipe stands for what it holds (``cluster:`` and ``options:``).
     options
         For all that are started here: ``workers`` (local: one a core; cuda: one a GPU; slurm:
-        must be given), ``threads_per_worker`` (1), ``memory_limit`` (of each worker; default: its
-        share of the machine; slurm: must be given), ``dashboard_address`` (":0"). For slurm also
+        must be given), ``threads_per_worker`` (blocks in hand: one computes, the others read and
+        write; local and cuda: 2, slurm: 1), ``memory_limit`` (of each worker; default: its share
+        of the machine; slurm: must be given), ``dashboard_address`` (":0"). For slurm also
         ``queue``, ``account``, ``walltime``, ``gpus`` (0 or 1 each), ``interface``,
         ``directives`` and ``prologue`` (lists of lines), ``local_directory``, ``log_directory``,
         ``python``, and ``queue_timeout_s`` (3600) to wait for the first worker. For an address or
@@ -164,7 +166,7 @@ def active_client() -> Client | None:
 
 
 def prepare_workers(client: Client) -> int:
-    """Ready all workers, those of later too; return the number of Dask threads.
+    """Ready all workers, those of later too; return the number of their threads.
 
     Raises
     ------
@@ -178,8 +180,7 @@ def prepare_workers(client: Client) -> int:
             client.wait_for_workers(1, timeout=_FIRST_WORKER_S)
         except TimeoutError:
             raise OptionError(f"the cluster {client!r} has no workers; start some first") from None
-    by_host: dict[str, int] = {}
-    for worker in client.scheduler_info(n_workers=-1)["workers"].values():
-        by_host[worker["host"]] = by_host.get(worker["host"], 0) + worker["nthreads"]
-    client.register_plugin(GeodlPlugin(os.environ.get("OMP_NUM_THREADS"), by_host))
-    return sum(by_host.values())
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    by_host = Counter(worker["host"] for worker in workers)
+    client.register_plugin(GeodlPlugin(os.environ.get("OMP_NUM_THREADS"), dict(by_host)))
+    return sum(worker["nthreads"] for worker in workers)

@@ -34,8 +34,8 @@ class LiveRun:
         Blocks of the run, and those finished before.
     pixels
         Of all blocks together; 0 where blocks have none.
-    threads
-        Dask threads that share the work.
+    workers
+        Processes that share the work; each computes one block at a time.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class LiveRun:
         total: int,
         done: int,
         pixels: int,
-        threads: int,
+        workers: int,
     ) -> None:
         self._client = client
         self._started = time.monotonic()
         self._sent = float("-inf")
         self._pixels_per_block = pixels / total if total else 0.0
-        self._threads = threads
+        self._workers = workers
         self._before = done
         self._busy_s = 0.0
         self.facts: dict[str, Any] = {
@@ -101,7 +101,7 @@ class LiveRun:
         here = self.facts["done"] - self._before
         self.facts["wall_s"] = round(wall_s, 3)
         self.facts["mpix_per_s"] = round(here * self._pixels_per_block / 1e6 / wall_s, 3)
-        self.facts["busy"] = round(min(1.0, self._busy_s / (wall_s * max(1, self._threads))), 3)
+        self.facts["busy"] = round(min(1.0, self._busy_s / (wall_s * max(1, self._workers))), 3)
         try:
             self._client.log_event(TOPIC, dict(self.facts))
         except (OSError, RuntimeError) as error:

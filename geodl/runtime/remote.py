@@ -39,9 +39,10 @@ def run_on_client(
         A worker cannot do the blocks, or the scheduler is lost. Finished blocks are kept.
     """
     threads = prepare_workers(client)
+    workers = len(client.scheduler_info(n_workers=-1)["workers"])
     preflight(client, task, ledger.folder)
     prefix = f"geodl_{name}_{ledger.fingerprint[:8]}"
-    live = LiveRun(client, prefix, name, summary.total, summary.done, pixels, threads)
+    live = LiveRun(client, prefix, name, summary.total, summary.done, pixels, workers)
     pending: dict[Any, Spec] = {}
     waiting = as_completed(with_results=False)
     attempt = os.urandom(3).hex()

@@ -22,6 +22,9 @@ from geodl.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
 
+# Networks use all cores of their process, and a GPU holds one batch.
+_computing = threading.Lock()
+
 # Transient read failures (a network share, an object store) are tried again after these waits.
 RETRY_WAITS_S = (0.5, 2.0)
 # Failing blocks do not stop the others, unless so many fail before the first one succeeds.
@@ -42,6 +45,9 @@ class Spec(Protocol):
 class BlockTask(Protocol):
     """What to do with a block, in three steps so that reading and writing overlap computing.
 
+    Here one thread reads ahead and one writes behind; a Dask worker's threads share a lock for
+    computing, so that of two threads one reads or writes while the other computes.
+
     Picklable and small: it names sources and models, and holds neither pixels nor weights. Each
     step may run twice for the same block; writing must give the same bytes again.
     """
@@ -51,7 +57,7 @@ class BlockTask(Protocol):
         ...
 
     def compute(self, spec: Any, loaded: Any) -> Any:
-        """The block's result; called from one thread at a time."""
+        """The block's result; called from one thread of a process at a time."""
         ...
 
     def write(self, spec: Any, computed: Any) -> tuple[dict[str, Any], bytes]:
@@ -250,9 +256,11 @@ def _finish(
 def execute_block(task: BlockTask, spec: Spec, folder: str) -> dict[str, Any]:
     """Run one block from reading to its line in the ledger; here or on a worker."""
     loaded, read_s = _read_with_retries(task, spec, RETRY_WAITS_S)
-    started = time.perf_counter()
-    computed = task.compute(spec, loaded)
-    seconds = {"read": read_s, "compute": time.perf_counter() - started}
+    with _computing:
+        started = time.perf_counter()
+        computed = task.compute(spec, loaded)
+        seconds = {"read": read_s, "compute": time.perf_counter() - started}
+    del loaded
     return _finish(task, spec, computed, seconds, place(folder))
 
 

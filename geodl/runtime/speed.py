@@ -21,7 +21,7 @@ class Speed:
     stages
         Of each stage by itself, were it alone on one thread.
     busy
-        Share of the time of all threads that did blocks in which the model ran, 0..1.
+        Share of the time of all processes that did blocks in which the model ran, 0..1.
     """
 
     overall: float
@@ -29,8 +29,8 @@ class Speed:
     busy: float
 
     @classmethod
-    def of(cls, summary: RunSummary, pixels: int, threads: int) -> Speed:
-        """Of a run over so many pixels, ``threads`` blocks at once.
+    def of(cls, summary: RunSummary, pixels: int, processes: int) -> Speed:
+        """Of a run over so many pixels, each process computing one block at a time.
 
         What an earlier call computed counts in the stages, but in neither ``overall`` nor
         ``busy``, whose time is this call's.
@@ -43,7 +43,7 @@ class Speed:
             stages={
                 stage: pixels / 1e6 / seconds[stage] for stage in _STAGES if seconds.get(stage)
             },
-            busy=min(1.0, model / max(summary.blocks_s * threads, 1e-9)),
+            busy=min(1.0, model / max(summary.blocks_s * processes, 1e-9)),
         )
 
     def __str__(self) -> str:

@@ -21,27 +21,26 @@ class GeodlPlugin(WorkerPlugin):  # type: ignore[misc]
     ----------
     threads
         The user's own ``OMP_NUM_THREADS``; None divides a host's cores among its workers.
-    threads_by_host
-        Dask threads on each host, over all its workers.
+    workers_by_host
+        Workers on each host; each computes one block at a time, on all its threads of torch.
     """
 
     name = "geodl"
 
-    def __init__(self, threads: str | None, threads_by_host: dict[str, int]) -> None:
+    def __init__(self, threads: str | None, workers_by_host: dict[str, int]) -> None:
         self.threads = threads
-        self.threads_by_host = threads_by_host
+        self.workers_by_host = workers_by_host
 
     def setup(self, worker: Any) -> None:
         if self.threads is not None and self.threads.isdigit() and int(self.threads) > 0:
             count = int(self.threads)
         else:
-            own = worker.state.nthreads
-            sharing = self.threads_by_host.get(worker.ip, own)
+            sharing = self.workers_by_host.get(worker.ip, 1)
             count = available_cores() // max(1, sharing)
             # Without task affinity a SLURM job sees the whole node, though part of it is others'.
             given = os.environ.get("SLURM_CPUS_PER_TASK", "")
             if given.isdigit():
-                count = min(count, int(given) // max(1, own))
+                count = min(count, int(given))
             count = max(1, count)
         # Read by torch when it is first imported; where it is there already, it is told.
         os.environ["OMP_NUM_THREADS"] = str(count)

@@ -101,8 +101,8 @@ def run_job(
         result = finalise(job, ledger, product.path)
         summary.seconds["finalise"] = time.monotonic() - before
         summary.wall_s = time.monotonic() - clock
-        threads = 1 if client is None else _threads(client)
-        speed = Speed.of(summary, job.plan.extent.pixels, threads)
+        processes = 1 if client is None else _workers(client)
+        speed = Speed.of(summary, job.plan.extent.pixels, processes)
         if progress:
             say(str(speed))
         write_manifest(product.path, _manifest(job, plan, summary, speed, started))
@@ -128,10 +128,8 @@ def _package_folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _threads(client: Any) -> int:
-    """Blocks that a client's workers do at once."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return max(1, sum(worker["nthreads"] for worker in workers))
+def _workers(client: Any) -> int:
+    return max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
 
 
 def _manifest(

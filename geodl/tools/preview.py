@@ -221,7 +221,7 @@ class _Process:
         blocks = block_bytes(job.plan, job.source, outputs, job.options.run)
         return Memory(
             base=self.base,
-            network=self.network * self.blocks_at_once,
+            network=self.network,
             blocks=blocks * self.blocks_at_once,
         )
 

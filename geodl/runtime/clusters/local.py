@@ -12,7 +12,7 @@ LATE = "the workers of this machine did not start; their messages stand above"
 
 
 def _start(spec: Spec) -> Started:
-    count = spec.workers or max(1, available_cores() // spec.threads_per_worker)
+    count = spec.workers or available_cores()
     limit = spec.memory_limit or int(MEMORY_LIMIT) // count
     cluster = start_processes(spec, "distributed.Nanny", count, memory_limit=limit)
     return Started(cluster, count, START_S, LATE)

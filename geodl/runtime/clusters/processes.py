@@ -19,6 +19,8 @@ from geodl.runtime.clusters.spec import Spec
 
 START_S = 120.0
 _HOST = "127.0.0.1"
+# One block computes while another is read or written.
+_THREADS = 2
 
 
 def start_processes(spec: Spec, worker_class: str, count: int, **options: Any) -> SpecCluster:
@@ -41,7 +43,7 @@ def start_processes(spec: Spec, worker_class: str, count: int, **options: Any) -
     }
     worker = {
         "host": _HOST,
-        "nthreads": spec.threads_per_worker,
+        "nthreads": spec.threads_per_worker or _THREADS,
         "silence_logs": "WARNING",
         **options,
     }

@@ -75,7 +75,7 @@ def job_arguments(spec: Spec) -> dict[str, Any]:
     if gpus:
         directives.append("--gres=gpu:1")
     arguments = {
-        "cores": spec.threads_per_worker,
+        "cores": spec.threads_per_worker or 1,
         "processes": 1,
         "memory": str(spec.memory_limit),
         "walltime": _walltime(more.get("walltime")),

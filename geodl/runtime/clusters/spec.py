@@ -23,7 +23,8 @@ class Spec:
     workers
         Worker processes; None leaves it to the launcher.
     threads_per_worker
-        Dask threads of each, that is blocks at once.
+        Dask threads of each, that is blocks in hand: one computes, the others read and write. None
+        leaves it to the launcher.
     memory_limit
         Of each worker, in bytes; None leaves it to the launcher.
     dashboard_address
@@ -33,7 +34,7 @@ class Spec:
     """
 
     workers: int | None = None
-    threads_per_worker: int = 1
+    threads_per_worker: int | None = None
     memory_limit: int | None = None
     dashboard_address: str | None = ":0"
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class Spec:
         where = f"connect({kind!r})"
         check_known(options, (*COMMON, *known), where)
         workers = options.get("workers")
+        threads = options.get("threads_per_worker")
         address = options.get("dashboard_address", ":0")
         if address is not None and not isinstance(address, str):
             raise OptionError(
@@ -57,9 +59,9 @@ class Spec:
             )
         return cls(
             workers=None if workers is None else as_int(workers, f"{where}: workers", minimum=1),
-            threads_per_worker=as_int(
-                options.get("threads_per_worker", 1), f"{where}: threads_per_worker", minimum=1
-            ),
+            threads_per_worker=None
+            if threads is None
+            else as_int(threads, f"{where}: threads_per_worker", minimum=1),
             memory_limit=_bytes(options.get("memory_limit", "auto"), where),
             dashboard_address=address,
             more={name: options[name] for name in known if name in options},

@@ -83,7 +83,7 @@ def test_runs_stand_on_the_page_with_the_newest_first(client: Client, tmp_path: 
         4,
         1,
     )
-    # Four blocks of a megapixel; and four half seconds on two threads.
+    # Four blocks of a megapixel; and four half seconds in one process.
     assert whole["mpix_per_s"] * whole["wall_s"] == pytest.approx(4, rel=0.3, abs=1)
     assert whole["busy"] == 1
     assert (broken["state"], broken["done"], broken["failed"]) == ("failed", 3, 1)

@@ -18,7 +18,7 @@ def test_stages_count_all_blocks_and_the_rest_only_those_of_this_call() -> None:
         summary.count(report)
     summary.seconds["finalise"] = 4.0
     summary.blocks_s, summary.wall_s = 5.0, 10.0
-    speed = Speed.of(summary, pixels=40_000_000, threads=2)
+    speed = Speed.of(summary, pixels=40_000_000, processes=2)
     assert speed.stages == {"read": 10.0, "model": 5.0, "finalise": 10.0}
     assert speed.overall == pytest.approx(3.0)
     assert speed.busy == pytest.approx(6 / 10)

@@ -103,7 +103,7 @@ def test_blocks_shrink_to_the_memory_of_workers(client: Client, tmp_path: Path) 
     scores = {"output": "scores"}
     there = classify(raster, tmp_path, dry_run=True, arguments=scores, client=client)
     assert there.memory_limit == 1_200_000_000
-    assert there.block_px == 1024, "half of what is usual"
+    assert there.block_px == 512, "a quarter of what is usual, as each worker has two in hand"
     assert there.memory.total < 0.8 * there.memory_limit
     with pytest.raises(PlanError, match=r"1\.12 GB.*4096 px need .*smaller block_size"):
         classify(raster, tmp_path, arguments=scores, client=client, block_size=4096)
