@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import dask.base
@@ -20,6 +21,7 @@ from geodl.io.array_grid import (
     spatial_axes,
     stated_nodata,
 )
+from geodl.io.chunk_spool import ChunkSpool
 from geodl.io.locations import stamp_files
 from geodl.io.masks import any_band_valid, check_inside, nodata_for
 
@@ -38,6 +40,8 @@ class ArrayRaster:
         Rows of ``array`` run upwards and are turned over when read.
     token
         Fingerprint of the content.
+    spool
+        Keeps the chunks of a Dask array once they are computed; None for other arrays.
     """
 
     array: xr.DataArray
@@ -51,6 +55,7 @@ class ArrayRaster:
     band_names: tuple[str, ...]
     nodata: float | None
     block_shape: tuple[int, int] | None
+    spool: ChunkSpool | None = None
 
     def read(self, window: Window) -> RasterBlock:
         """Pixels of a window; of a Dask array only the chunks that it touches are computed.
@@ -66,12 +71,8 @@ class ArrayRaster:
             height = self.grid.height
             rows = slice(height - window.row_stop, height - window.row)
         cols = slice(window.col, window.col_stop)
-        wanted = [self.array.variable[:, rows, cols]]
-        if self.mask_array is not None:
-            wanted.append(self.mask_array.variable[rows, cols])
         try:
-            # The block task is a Dask task already; a nested scheduler would fight for its threads.
-            loaded = dask.base.compute(*(part.data for part in wanted), scheduler="sync")
+            loaded = self._load(rows, cols) if self.spool is None else self._kept(rows, cols)
         except GeodlError:
             raise
         except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
@@ -87,6 +88,36 @@ class ArrayRaster:
             mask &= stated
         return RasterBlock(np.ascontiguousarray(data), mask)
 
+    def _load(self, rows: slice, cols: slice) -> list[np.ndarray]:
+        """The array's part (bands, H, W), and the mask's (H, W) if it has one."""
+        wanted = [self.array.variable[:, rows, cols]]
+        if self.mask_array is not None:
+            wanted.append(self.mask_array.variable[rows, cols])
+        # The block task is a Dask task already; a nested scheduler would fight for its threads.
+        loaded = dask.base.compute(*(part.data for part in wanted), scheduler="sync")
+        return [np.asarray(part) for part in loaded]
+
+    def _kept(self, rows: slice, cols: slice) -> list[np.ndarray]:
+        """The same, put together from whole chunks, each of which is computed once."""
+        spool, chunks = self.spool, self.array.chunks
+        if spool is None or chunks is None:
+            return self._load(rows, cols)
+        height, width = rows.stop - rows.start, cols.stop - cols.start
+        found = [np.empty((self.count, height, width), self.dtype)]
+        if self.mask_array is not None:
+            found.append(np.empty((height, width), bool))
+        down, across = _touched(chunks[1], rows), _touched(chunks[2], cols)
+        for i, chunk_rows in down:
+            for j, chunk_cols in across:
+                parts = spool.get(i, j, partial(self._load, chunk_rows, chunk_cols))
+                here, there = _shared(rows, chunk_rows), _shared(chunk_rows, rows)
+                left, right = _shared(cols, chunk_cols), _shared(chunk_cols, cols)
+                for whole, part in zip(found, parts, strict=True):
+                    whole[..., here, left] = part[..., there, right]
+        if not self.flipped_y:
+            spool.forget_above(down[0][0])
+        return found
+
     def select_bands(self, positions: tuple[int, ...]) -> ArrayRaster:
         picked = self.array[list(positions)]
         return replace(
@@ -95,6 +126,7 @@ class ArrayRaster:
             count=len(positions),
             band_names=tuple(self.band_names[p] for p in positions),
             token=dask.base.tokenize(self.token, positions),
+            spool=None if self.spool is None else ChunkSpool(),
         )
 
     def identity(self) -> dict[str, Any]:
@@ -153,7 +185,22 @@ def open_array(
         band_names=band_names(ordered),
         nodata=nodata_for(ordered.dtype, value),
         block_shape=_block_shape(ordered),
+        spool=None if ordered.chunks is None else ChunkSpool(),
     )
+
+
+def _touched(sizes: tuple[int, ...], part: slice) -> list[tuple[int, slice]]:
+    """Numbers and places, along one axis, of the chunks that ``part`` meets."""
+    stops = np.cumsum(sizes)
+    first = int(np.searchsorted(stops, part.start, side="right"))
+    last = int(np.searchsorted(stops, part.stop, side="left"))
+    return [(k, slice(int(stops[k]) - sizes[k], int(stops[k]))) for k in range(first, last + 1)]
+
+
+def _shared(frame: slice, other: slice) -> slice:
+    """What two parts of an axis share, counted from the start of ``frame``."""
+    start, stop = max(frame.start, other.start), min(frame.stop, other.stop)
+    return slice(start - frame.start, stop - frame.start)
 
 
 def _token(array: xr.DataArray) -> str:
