@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,18 +54,13 @@ class SortedPart:
         (N,) of :func:`sorted_dtype`.
     cells
         int64 (M, 4): row and column of a cell, its first point and the one behind its last.
-    tiles
-        int64 (T, 3): row and column of each tile that owns points, and their number.
     """
 
     points: np.ndarray
     cells: np.ndarray
-    tiles: np.ndarray
 
 
-def sort_part(
-    cloud: Cloud, read: CloudPoints, names: Sequence[str], cell: float, tile: float
-) -> SortedPart:
+def sort_part(cloud: Cloud, read: CloudPoints, names: Sequence[str], cell: float) -> SortedPart:
     """Sort points that were read; see :func:`sort_points`."""
     points = np.empty(len(read.index), sorted_dtype(cloud, names))
     for axis in range(3):
@@ -75,26 +70,23 @@ def sort_part(
     own = cloud.files[read.part.source].dimensions
     for name in names:
         points[name] = cloud.values(read, name) if name in own else 0
-    return sort_points(points, cell, tile)
+    return sort_points(points, cell)
 
 
-def sort_points(points: np.ndarray, cell: float, tile: float) -> SortedPart:
+def sort_points(points: np.ndarray, cell: float) -> SortedPart:
     """Sort points of :func:`sorted_dtype`.
 
     Parameters
     ----------
-    cell, tile
-        Sides of the lattices of cells and of tiles, both anchored at the CRS's origin.
+    cell
+        Side of the cells, whose lattice is anchored at the CRS's origin.
     """
     rows, cols = (lattice_index(points[axis], cell) for axis in "yx")
     order = np.lexsort((cols, rows))
     rows, cols, points = rows[order], cols[order], points[order]
     starts = _runs(rows, cols)
     stops = np.append(starts[1:], len(points))[: len(starts)]
-    cells = np.stack([rows[starts], cols[starts], starts, stops], axis=1)
-    pairs = np.stack([lattice_index(points[axis], tile) for axis in "yx"], axis=1)
-    tiles, counts = np.unique(pairs, axis=0, return_counts=True)
-    return SortedPart(points, cells, np.column_stack([tiles, counts]))
+    return SortedPart(points, np.stack([rows[starts], cols[starts], starts, stops], axis=1))
 
 
 def _runs(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
@@ -125,14 +117,13 @@ class SortBlocks:
     cloud: Cloud
     names: tuple[str, ...]
     cell: float
-    tile: float
     folder: Path
 
     def read(self, spec: PartSpec) -> CloudPoints:
         return self.cloud.read(spec.part)
 
     def compute(self, spec: PartSpec, loaded: CloudPoints) -> SortedPart:
-        return sort_part(self.cloud, loaded, self.names, self.cell, self.tile)
+        return sort_part(self.cloud, loaded, self.names, self.cell)
 
     def write(self, spec: PartSpec, computed: SortedPart) -> tuple[dict[str, Any], bytes]:
         save_part(self.folder, part_stem(spec.part), computed)
@@ -144,10 +135,9 @@ def part_stem(part: PointPart) -> str:
 
 
 def save_part(folder: Path, stem: str, part: SortedPart) -> None:
-    """Write a sorted part; the file of its tiles comes last and says that it is whole."""
+    """Write a sorted part; the file of its cells comes last and says that it is whole."""
     save_array(folder / f"{stem}.npy", part.points)
     save_array(folder / f"{stem}.cells.npy", part.cells)
-    save_array(folder / f"{stem}.tiles.npy", part.tiles)
 
 
 def save_array(path: Path, values: np.ndarray) -> None:
@@ -175,40 +165,47 @@ class SortedCloud:
     cells
         int64 (M, 5): row, column, part, first point, stop; ordered by part, row and column. Or the
         file that holds them.
-    tile_counts
-        (row, column) of each tile to the number of its points.
     """
 
     cell: float
     parts: tuple[np.ndarray | Path, ...] = field(repr=False)
     cells: np.ndarray | Path = field(repr=False)
-    tile_counts: Mapping[tuple[int, int], int] = field(repr=False)
 
-    @property
-    def tiles(self) -> tuple[tuple[int, int], ...]:
-        """Tiles that own a point, row by row."""
-        return tuple(sorted(self.tile_counts))
+    def tile_counts(self, cells: int) -> dict[tuple[int, int], int]:
+        """Row and column of each tile that owns a point, row by row, to the number of its points.
+
+        Parameters
+        ----------
+        cells
+            Side of a tile in cells: a power of 2, so that the edges of both lattices are the same
+            floating-point numbers.
+        """
+        table = self._table()
+        if not len(table):
+            return {}
+        places = np.stack([table[:, 0] // cells, table[:, 1] // cells], axis=1)
+        tiles, which = np.unique(places, axis=0, return_inverse=True)
+        counts = np.bincount(which.reshape(-1), weights=table[:, 4] - table[:, 3])
+        return {
+            (row, col): int(count) for (row, col), count in zip(tiles.tolist(), counts, strict=True)
+        }
 
     @classmethod
     def gather(cls, folder: Path, stems: Sequence[str], cell: float) -> SortedCloud:
         """The cloud of parts in files; writes one table of all cells."""
         table = [np.load(folder / f"{stem}.cells.npy") for stem in stems]
-        tiles = [np.load(folder / f"{stem}.tiles.npy") for stem in stems]
         save_array(folder / "cells.npy", _join_cells(table))
         return cls(
             cell=cell,
             parts=tuple(folder / f"{stem}.npy" for stem in stems),
             cells=folder / "cells.npy",
-            tile_counts=_join_tiles(tiles),
         )
 
     @classmethod
-    def in_memory(
-        cls, cloud: Cloud, names: Sequence[str], *, cell: float, tile: float
-    ) -> SortedCloud:
+    def in_memory(cls, cloud: Cloud, names: Sequence[str], *, cell: float) -> SortedCloud:
         """Read and sort a cloud that fits memory."""
         return cls.of(
-            (sort_part(cloud, cloud.read(part), names, cell, tile) for part in cloud.parts), cell
+            (sort_part(cloud, cloud.read(part), names, cell) for part in cloud.parts), cell
         )
 
     @classmethod
@@ -219,7 +216,6 @@ class SortedCloud:
             cell=cell,
             parts=tuple(part.points for part in kept),
             cells=_join_cells([part.cells for part in kept]),
-            tile_counts=_join_tiles([part.tiles for part in kept]),
         )
 
     def read(self, spec: PointTileSpec) -> PointTile:
@@ -249,6 +245,9 @@ class SortedCloud:
         points = np.concatenate(parts)
         return points[np.lexsort((points["index"], points["source"]))]
 
+    def _table(self) -> np.ndarray:
+        return self.cells if isinstance(self.cells, np.ndarray) else _cells_of(str(self.cells))
+
     def _part(self, number: int) -> np.ndarray:
         part = self.parts[number]
         if not isinstance(part, Path):
@@ -258,7 +257,7 @@ class SortedCloud:
 
     def _slices(self, bounds: Bounds) -> Iterator[tuple[int, int, int]]:
         """Runs of points in the cells that bounds touch: part, first, stop."""
-        cells = self.cells if isinstance(self.cells, np.ndarray) else _cells_of(str(self.cells))
+        cells = self._table()
         c0, r0 = (np.floor(b / self.cell - _SLACK) for b in bounds[:2])
         c1, r1 = (np.floor(b / self.cell + _SLACK) for b in bounds[2:])
         row, col = cells[:, 0], cells[:, 1]
@@ -286,11 +285,3 @@ def _join_cells(tables: Sequence[np.ndarray]) -> np.ndarray:
         np.column_stack([t[:, :2], np.full(len(t), k), t[:, 2:]]) for k, t in enumerate(tables)
     ]
     return np.concatenate(parts) if parts else np.zeros((0, 5), np.int64)
-
-
-def _join_tiles(tables: Sequence[np.ndarray]) -> dict[tuple[int, int], int]:
-    found: dict[tuple[int, int], int] = {}
-    for table in tables:
-        for row, col, count in table.tolist():
-            found[row, col] = found.get((row, col), 0) + count
-    return found

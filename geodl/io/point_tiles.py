@@ -30,7 +30,7 @@ from geodl.io.point_cells import (
 
 MEMORY_POINTS = 4_000_000
 """Clouds of more points are sorted on disk: some 300 MB."""
-_CELLS_PER_TILE = 4
+CELLS_PER_TILE = 4
 
 
 class KeptFolder:
@@ -85,7 +85,11 @@ def tiles_of(
     """See :meth:`geodl.tools.points_accessor.PointsAccessor.tiles`."""
     PointPlan(size=size, buffer=buffer, tiles=())
     cloud, held = sorted_points(dataset, dims, tile=size, folder=folder)
-    return PointTiles(cloud, PointPlan(size=size, buffer=buffer, tiles=cloud.tiles), held)
+    return PointTiles(
+        cloud,
+        PointPlan(size=size, buffer=buffer, tiles=tuple(cloud.tile_counts(CELLS_PER_TILE))),
+        held,
+    )
 
 
 def sorted_points(
@@ -107,8 +111,8 @@ def sorted_points(
         It cannot be written.
     """
     names = _names(dataset, dims)
-    cell = tile / _CELLS_PER_TILE
-    parts = _parts(dataset, names, cell, tile)
+    cell = tile / CELLS_PER_TILE
+    parts = _parts(dataset, names, cell)
     if folder is None and dataset.sizes["point"] <= MEMORY_POINTS:
         return SortedCloud.of((make() for _, make in parts), cell), None
     held = None
@@ -128,7 +132,7 @@ def sorted_points(
         stems = []
         for stem, make in parts:
             stems.append(stem)
-            if not (place / f"{stem}.tiles.npy").exists():
+            if not (place / f"{stem}.cells.npy").exists():
                 save_part(place, stem, make())
         return SortedCloud.gather(place, stems, cell), held
     except OSError as error:
@@ -157,7 +161,7 @@ def _identity(dataset: xr.Dataset) -> Any:
     return [str(getattr(v.data, "name", "")) for v in dataset.data_vars.values()]
 
 
-def _parts(dataset: xr.Dataset, names: Sequence[str], cell: float, tile: float) -> Iterator[Any]:
+def _parts(dataset: xr.Dataset, names: Sequence[str], cell: float) -> Iterator[Any]:
     """Name and maker of each sorted part; points of files keep their place there."""
     from geodl.io.points import known_cloud
 
@@ -166,18 +170,18 @@ def _parts(dataset: xr.Dataset, names: Sequence[str], cell: float, tile: float) 
         for part in cloud.parts:
             yield (
                 part_stem(part),
-                lambda part=part: sort_part(cloud, cloud.read(part), names, cell, tile),
+                lambda part=part: sort_part(cloud, cloud.read(part), names, cell),
             )
         return
     for first, stop in chunk_bounds(dataset):
         yield (
             f"{first:012d}",
-            lambda first=first, stop=stop: _sort_chunk(dataset, names, first, stop, cell, tile),
+            lambda first=first, stop=stop: _sort_chunk(dataset, names, first, stop, cell),
         )
 
 
 def _sort_chunk(
-    dataset: xr.Dataset, names: Sequence[str], first: int, stop: int, cell: float, tile: float
+    dataset: xr.Dataset, names: Sequence[str], first: int, stop: int, cell: float
 ) -> SortedPart:
     values = chunk_values(dataset, ["x", "y", "z", *names], first, stop)
     fields: list[Any] = [(axis, np.float64) for axis in "xyz"]
@@ -187,7 +191,7 @@ def _sort_chunk(
     points["index"] = np.arange(first, stop)
     for name, own in values.items():
         points[name] = own
-    return sort_points(points, cell, tile)
+    return sort_points(points, cell)
 
 
 def chunk_bounds(dataset: xr.Dataset) -> list[tuple[int, int]]:

@@ -17,7 +17,6 @@ from geodl.base.errors import ModelDataError
 from geodl.bundle import load_model, resolve_model
 from geodl.core.classes import ClassTable
 from geodl.core.oriented import OrientedBoxes
-from geodl.core.points import PointPlan
 from geodl.infer.boxes3d import DetectedTiles, from_payload, joined
 from geodl.io.manifest import write_manifest
 from geodl.io.point_cells import SortedCloud
@@ -199,6 +198,7 @@ def _prepared(
             contract=contract,
             points=spec,
             size=size,
+            fixed=tile_size is not None,
             buffer=pad,
             device=device,
             settings=settings,
@@ -220,11 +220,12 @@ def _run(
         overwrite=product.overwrite,
     ) as ledger:
         if ledger.resumed:
-            job = replace(job, size=ledger.layout["size"], buffer=ledger.layout["buffer"])
+            job = replace(job, **ledger.layout)
         job = replace(job, model=kept_model(job.model, ledger.folder))
         options = {"client": client, "progress": progress, "cancel": cancel_event(future)}
         cloud, sorting = sorted_cloud(job, ledger.folder / "sorted", options)
-        plan = PointPlan(size=job.size, buffer=job.buffer, tiles=with_neighbours(cloud.tiles))
+        plan = job.plan(cloud)
+        plan = replace(plan, tiles=with_neighbours(plan.tiles))
         summary = run_blocks(
             job.task(cloud, ledger.folder),
             plan.blocks(),

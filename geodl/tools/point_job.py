@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,11 @@ from geodl.tools.product import Product
 
 # Points of a tile with its buffer, as far as the density of the whole cloud tells: some 100 MB.
 TILE_POINTS = 1_000_000
-_CELLS_PER_TILE = 4
+# Dense clouds are cut into smaller tiles, down to one cell.
+_CELLS_PER_TILE = 16
+_MOST_TILE_POINTS = 2 * TILE_POINTS
 _PACKAGES = ("geodl", "torch", "numpy", "laspy", "lazrs", "dask")
+_TRIED_TILES = 4
 _RULES = ("overwrite", "keep", "write")
 
 
@@ -48,6 +52,8 @@ class PointRun(ABC):
     ----------
     size, buffer
         Of tiles, in units of the CRS.
+    fixed
+        False lets tiles be halved where points lie denser than the headers tell.
     """
 
     cloud: Cloud
@@ -57,6 +63,7 @@ class PointRun(ABC):
     size: float
     buffer: float
     device: str
+    fixed: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -68,7 +75,21 @@ class PointRun(ABC):
         return self.size / _CELLS_PER_TILE
 
     def layout(self) -> dict[str, Any]:
-        return {"size": self.size, "buffer": self.buffer}
+        return {"size": self.size, "buffer": self.buffer, "fixed": self.fixed}
+
+    def plan(self, cloud: SortedCloud) -> PointPlan:
+        """The tiles of the sorted cloud; the same for each run over the same points."""
+        size, cells = self.size, _CELLS_PER_TILE
+        counts = cloud.tile_counts(cells)
+        while (
+            not self.fixed
+            and max(counts.values(), default=0) > _MOST_TILE_POINTS
+            and cells > 1
+            and size >= 2 * self.points.block_size
+        ):
+            size, cells = size / 2, cells // 2
+            counts = cloud.tile_counts(cells)
+        return PointPlan(size=size, buffer=self.buffer, tiles=tuple(counts))
 
     @abstractmethod
     def task(self, cloud: SortedCloud, folder: Path) -> Any:
@@ -144,6 +165,7 @@ def prepared_points(
             points=spec,
             size=size,
             buffer=pad,
+            fixed=tile_size is not None,
             rules=rules,
             device=device,
             settings=settings,
@@ -231,11 +253,11 @@ def run_points(
         overwrite=product.overwrite,
     ) as ledger:
         if ledger.resumed:
-            job = replace(job, size=ledger.layout["size"], buffer=ledger.layout["buffer"])
+            job = replace(job, **ledger.layout)
         job = replace(job, model=kept_model(job.model, ledger.folder))
         options = {"client": client, "progress": progress, "cancel": cancel_event(future)}
         cloud, sorting = sorted_cloud(job, ledger.folder / "sorted", options)
-        plan = PointPlan(size=job.size, buffer=job.buffer, tiles=cloud.tiles)
+        plan = job.plan(cloud)
         labels = ledger.folder / "labels"
         labels.mkdir(exist_ok=True)
         summary = run_blocks(
@@ -275,7 +297,6 @@ def sorted_cloud(
         cloud=job.cloud,
         names=needed_dimensions(job.points),
         cell=job.cell,
-        tile=job.size,
         folder=folder,
     )
     parts = job.cloud.parts
@@ -321,21 +342,22 @@ def estimated_point_hours(job: PointRun) -> float:
     )
     started = time.perf_counter()
     names = needed_dimensions(job.points)
-    sample = SortedCloud.in_memory(few, names, cell=job.cell, tile=job.size)
+    sample = SortedCloud.in_memory(few, names, cell=job.cell)
     # Decoded here, and decoded and packed once more for the copy.
     per_point_s = 3 * (time.perf_counter() - started) / max(1, few.count)
-    counts = sample.tile_counts
-    if counts:
-        tile = max(counts, key=lambda place: (counts[place], place))
-        plan = PointPlan(size=job.size, buffer=0.0, tiles=(tile,))
+    if len(job.plan(sample)):
+        plan = replace(job.plan(sample), buffer=0.0)
         with tempfile.TemporaryDirectory() as folder:
             task = job.task(sample, Path(folder))
-            spec = next(plan.blocks())
-            loaded = task.read(spec)
+            # The first tile of a part may be a sliver of it.
+            spec, loaded = max(
+                ((spec, task.read(spec)) for spec in islice(plan.blocks(), _TRIED_TILES)),
+                key=lambda entry: len(entry[1]),
+            )
             load_model(job.model, job.device)
             started = time.perf_counter()
             task.compute(spec, loaded)
-            per_point_s += (time.perf_counter() - started) / counts[tile]
+            per_point_s += (time.perf_counter() - started) / max(1, len(loaded))
     return per_point_s * cloud.count / 3600
 
 

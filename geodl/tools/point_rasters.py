@@ -19,7 +19,7 @@ from geodl.base.errors import DataError, OptionError
 from geodl.base.options import as_float, as_int, check_choice
 from geodl.core.points import PointPlan
 from geodl.io.point_cells import SortedCloud
-from geodl.io.point_tiles import chunk_bounds, chunk_values, sorted_points
+from geodl.io.point_tiles import CELLS_PER_TILE, chunk_bounds, chunk_values, sorted_points
 from geodl.ops.point_ground import averaged, ground_heights
 from geodl.ops.point_raster import (
     cell_of,
@@ -183,7 +183,9 @@ def heights_above_ground(
     plain["x"] = plain.x + 0.0
     cloud, held = sorted_points(plain, ["classification"], tile=size)
     found = np.full(dataset.sizes["point"], np.nan, np.float32)
-    for spec in PointPlan(size=size, buffer=buffer, tiles=cloud.tiles).blocks():
+    for spec in PointPlan(
+        size=size, buffer=buffer, tiles=tuple(cloud.tile_counts(CELLS_PER_TILE))
+    ).blocks():
         tile = cloud.read(spec)
         ground = tile.xyz[np.isin(tile.attributes["classification"], _GROUND)]
         core = tile.inside

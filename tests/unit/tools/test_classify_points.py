@@ -248,8 +248,10 @@ def test_a_cloud_without_points_gives_one(model: Path, tmp_path: Path) -> None:
      "malformed_extrabytes.las", "no-points.las", "las14_pdrf6.laz"],
 )  # fmt: skip
 def test_real_files_of_every_kind_change_in_their_classes_only(
-    sample_data: Path, model: Path, tmp_path: Path, name: str
+    sample_data: Path, tmp_path: Path, name: str
 ) -> None:
+    # Some are in feet, and sparse.
+    model = tiny_points(tmp_path / "wide", block_size=500.0)
     file, copy = sample_data / "lidar_formats" / name, tmp_path / "copy.laz"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", geodl.base.errors.DataWarning)
@@ -261,3 +263,17 @@ def test_real_files_of_every_kind_change_in_their_classes_only(
             one, other = np.asarray(before[dimension]), np.asarray(after[dimension])
             assert one.tobytes() == other.tobytes(), dimension
     assert set(np.unique(after.classification)) <= {2, 6}
+
+
+def test_dense_clouds_are_cut_into_smaller_tiles(
+    cloud: Path, model: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(point_job, "_MOST_TILE_POINTS", 600)
+    found = classify_points(cloud, model, tmp_path / "a.laz", progress=False)
+    np.testing.assert_array_equal(found.classification.values, codes(whole))
+    manifest = read_manifest(tmp_path / "a.laz")
+    assert manifest["layout"]["size"] > 90
+    assert manifest["tiles"] > 4
+    fixed = classify_points(cloud, model, tmp_path / "b.laz", tile_size=100, progress=False)
+    np.testing.assert_array_equal(fixed.classification.values, codes(whole))
+    assert read_manifest(tmp_path / "b.laz")["tiles"] <= 4
