@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from geodl.base.options import as_bool, as_int
 from geodl.data.figure import show
 from geodl.models.base import TorchModel
+from geodl.models.detector_export import ExportsDetector
 from geodl.models.image_detection import (
     ImageDetector,
     boxes_figure,
@@ -26,7 +27,7 @@ from geodl.train.device import net_device
 from geodl.train.evaluate import evaluate
 
 
-class DetectorModel(TorchModel):
+class DetectorModel(ExportsDetector, TorchModel):
     """A model that finds boxes; a subclass has its documented constructor and ``build``."""
 
     kind: ClassVar[Literal["objects"]] = "objects"

@@ -18,6 +18,7 @@ from geodl.data.figure import show
 from geodl.infer.instances import AugmentedInstances
 from geodl.models.base import TorchModel
 from geodl.models.contracts import check_data_fits
+from geodl.models.detector_export import ExportsDetector
 from geodl.models.drawing import results_figure
 from geodl.models.image_detection import (
     ImageDetector,
@@ -41,7 +42,7 @@ from geodl.train.evaluate import evaluate
 _DEFAULT_BACKBONE = "resnet50"
 
 
-class MaskRCNN(ResNetBackbones, TorchModel):
+class MaskRCNN(ResNetBackbones, ExportsDetector, TorchModel):
     """Objects with masks, in two stages (He et al. 2017, 1703.06870), with a feature pyramid.
 
     Parameters

@@ -53,6 +53,7 @@ def save_model(
     *,
     compute_metrics: bool,
     save_optimizer: bool,
+    framework: str = "PyTorch",
 ) -> Path:
     """Write the whole package; see :meth:`geodl.models.base.TorchModel.save`."""
     folder = model_folder(model, name_or_path)
@@ -70,6 +71,7 @@ def save_model(
         SETTINGS_NAME: json_bytes(settings),
         **{f"{PICTURES}/{file}": png for file, png in pictures.items()},
     }
+    extra |= {f"{name}{end}": content for end, content in model.exported(framework).items()}
     if save_optimizer and model.record.optimizer:
         extra[f"{name}.optimizer.safetensors"] = _optimizer_bytes(model)
     files = _files(model, name, emd, extra)

@@ -14,7 +14,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from geodl.base.packages import require
 from geodl.nets.backbones import module_halves
-from geodl.nets.regions import Targets
+from geodl.nets.regions import Targets, at_most
 from geodl.nets.weights import with_pretrained
 
 # The coarsest level's cells: inputs are whole numbers of them.
@@ -166,7 +166,7 @@ class EfficientDetOutput:
     ) -> tuple[Tensor, Tensor, Tensor]:
         flat = scores.flatten()
         above = (flat >= threshold).nonzero()[:, 0]
-        best = above[flat[above].topk(min(_CANDIDATES, len(above))).indices]
+        best = above[flat[above].topk(at_most(_CANDIDATES, above)).indices]
         anchor, label = best // scores.shape[1], best % scores.shape[1]
         boxes = self._decode(codes[anchor], self.anchors[anchor], output_xyxy=True)
         boxes = clip_boxes_to_image(boxes, self.shape)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection._utils import _topk_min
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
@@ -263,6 +264,12 @@ def above(found: Mapping[str, Tensor], threshold: float) -> tuple[Tensor, Tensor
     """Boxes, scores and labels of the detections of an image from a score on."""
     keep = found["scores"] >= threshold
     return found["boxes"][keep], found["scores"][keep], found["labels"][keep]
+
+
+def at_most(count: int, values: Tensor) -> int:
+    """``count``, or as many values as there are; also while the network is traced for export."""
+    fewer: int = _topk_min(values, count, 0)
+    return fewer
 
 
 def sum_of(parts: Mapping[str, Tensor]) -> Tensor:

@@ -22,6 +22,7 @@ from geodl.nets.regions import (
     PyramidBackbone,
     StridedAnchors,
     Targets,
+    at_most,
     padded_images,
     sum_of,
 )
@@ -150,7 +151,7 @@ class RetinaOutput:
         for level in scores.split(self.levels):
             flat = level.flatten()
             places = (flat >= threshold).nonzero()[:, 0]
-            best = flat[places].topk(min(self._most, len(places))).indices
+            best = flat[places].topk(at_most(self._most, places)).indices
             chosen.append(places[best] + start * classes)
             start += len(level)
         picked = torch.cat(chosen)

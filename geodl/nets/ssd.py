@@ -97,7 +97,8 @@ class SingleShotNet(nn.Module):
 
     def forward(self, x: Tensor) -> AnchorOutput:
         """Scores and boxes of all anchors for float (B, C, H, W)."""
-        height, width = x.shape[-2:]
+        # Plain numbers, also while the network is traced for export.
+        height, width = int(x.shape[-2]), int(x.shape[-1])
         maps = self.neck(self.backbone(x))
         scores, offsets = [], []
         for i, (grid, level) in enumerate(zip(self.layout.grids, self.levels, strict=True)):
