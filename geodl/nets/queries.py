@@ -275,7 +275,26 @@ def deformable_detr(body: Backbone, classes: int, options: Mapping[str, Any]) ->
             # Boxes begin small.
             nn.init.constant_(box.layers[-1].bias[2:], -2.0)
     detr.model.decoder.bbox_embed = detr.bbox_embed
+    detr.model.encoder.get_reference_points = _centres
     return detr
+
+
+def _centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor, device: Any) -> Tensor:
+    """float (B, places, levels, 2): where each place of each map lies, x and y in shares.
+
+    As transformers computes it for images without padding; but its ``linspace`` turns into
+    float64 in ONNX, for which onnxruntime samples no grid.
+    """
+    parts = []
+    for height, width in shapes:
+        y, x = (
+            (torch.arange(int(side), dtype=valid_ratios.dtype, device=device) + 0.5) / int(side)
+            for side in (height, width)
+        )
+        rows, cols = torch.meshgrid(y, x, indexing="ij")
+        parts.append(torch.stack([cols.reshape(-1), rows.reshape(-1)], dim=-1))
+    batch, levels = valid_ratios.shape[:2]
+    return torch.cat(parts)[None, :, None].expand(batch, -1, levels, -1)
 
 
 def rt_detr(body: Backbone, classes: int, options: Mapping[str, Any]) -> Any:

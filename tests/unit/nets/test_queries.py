@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from geodl.base.packages import require
 from geodl.nets.backbones import Backbone
 from geodl.nets.queries import (
     QueryNet,
     QueryOutput,
+    _centres,
+    _keep,
     as_labels,
     cells,
     corners,
@@ -53,8 +56,6 @@ def test_losses_and_answers_are_those_of_transformers(nets, name):
         try:
             theirs = net.detr(pixel_values=x, labels=as_labels(TARGETS, x))
         finally:
-            from geodl.nets.queries import _keep
-
             net.detr.loss_function = _keep
     assert torch.allclose(output.logits, theirs.logits)
     assert torch.allclose(output.boxes, theirs.pred_boxes)
@@ -148,6 +149,13 @@ def test_weights_start_so_that_training_can(nets):
         assert heads[0].layers[0].weight is not heads[1].layers[0].weight
     deformable = nets["deformable"].detr
     assert deformable.bbox_embed is deformable.model.decoder.bbox_embed
+
+
+def test_centres_of_places_are_those_of_transformers():
+    encoder = require("transformers.models.deformable_detr.modeling_deformable_detr", "x")
+    shapes, ratios = [(5, 7), (3, 4)], torch.ones(2, 2, 2)
+    theirs = encoder.DeformableDetrEncoder.get_reference_points(shapes, ratios, "cpu")
+    assert torch.equal(_centres(shapes, ratios, "cpu"), theirs)
 
 
 def test_places_of_a_tile():
