@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from geodl.base.errors import OptionError
+from geodl.base.errors import DataError
 from geodl.base.options import as_float, as_int
 from geodl.core.detections import Detections
 from geodl.ops.boxes import iou_matrix
@@ -100,11 +100,11 @@ class BoxTracker:
 
         Raises
         ------
-        OptionError
+        DataError
             A box that is not finite.
         """
         if not np.isfinite(found.boxes).all():
-            raise OptionError("a box to be tracked is not finite; the model's output is broken")
+            raise DataError("a box to be tracked is not finite; the model's output is broken")
         numbers = np.zeros(len(found), np.int64)
         assigned = self._assign(found)
         for track, place in zip(self._tracks, assigned.tolist(), strict=True):

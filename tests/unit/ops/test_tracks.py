@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from geodl.base.errors import OptionError
+from geodl.base.errors import DataError, OptionError
 from geodl.core.detections import Detections
 from geodl.ops.tracks import BoxTracker, TrackerOptions
 
@@ -74,3 +74,9 @@ def test_the_assignment_is_the_best_of_all_not_of_the_first():
 def test_options_outside_their_domain_are_refused(options):
     with pytest.raises(OptionError, match=next(iter(options))):
         TrackerOptions(**options)
+
+
+def test_boxes_that_are_not_finite_are_refused():
+    broken = frame((np.nan, 1))
+    with pytest.raises(DataError, match="finite"):
+        BoxTracker().update(broken)
