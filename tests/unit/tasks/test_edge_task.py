@@ -34,6 +34,15 @@ def test_an_image_without_data_or_edges_loses_nothing():
     assert float(balanced_loss(torch.ones(1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long))) == 0
 
 
+def test_an_image_without_edges_counts_beside_one_that_has_some():
+    logits = torch.tensor([[[3.0, 0.0]], [[2.0, 2.0]]], requires_grad=True)
+    target = torch.tensor([[[1, 0]], [[0, 0]]])
+    balanced_loss(logits, target).backward()
+    assert (logits.grad[1] > 0).all()
+    p = torch.sigmoid(logits.detach())
+    assert torch.allclose(logits.grad[1], 0.25 * p[1] / 4)
+
+
 def test_the_loss_adds_sides_and_fusion_by_their_weights():
     torch.manual_seed(0)
     task = EdgeTask(TABLE, side_weight=0.5, fuse_weight=1.1, edge_weight=2.0)
