@@ -52,7 +52,10 @@ class Faults:
             message = message.removeprefix(start)
         if where:
             message = message.removeprefix(f"{where} ").removeprefix(f"{where}: ")
-        self._found.append(Fault(level, file, where, message))
+        fault = Fault(level, file, where, message)
+        # A file that all chips share is read for each of them.
+        if fault not in self._found:
+            self._found.append(fault)
 
     def error(self, path: Path, where: str, message: str) -> None:
         self._add("error", path, where, message)

@@ -60,7 +60,7 @@ def _validate_pair(folder: Path, dataset_type: str | None) -> tuple[Fault, ...]:
     faults = Faults(folder)
     sizes = []
     for side in _SIDES:
-        own = Faults(folder / side)
+        own = Faults(folder)
         _validate(folder / side, dataset_type, own)
         faults.extend(own.found)
         stats = _object(folder / side / ESRI_STATS, Faults(folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from geodl.formats.base import ESRI_STATS, ChipFolder, ChipRef, check_shape, cou
 from geodl.formats.fault import Faults
 from geodl.formats.images import WORLD_SUFFIXES, open_image
 from geodl.formats.instances import read_numbers
+from geodl.formats.voc_xml import read_xml
 
 # A line or an object that a reader's message names, after the file.
 _PLACE = re.compile(r"^, ((?:line|object) \d+|images\[\d+\]|annotations\[\d+\])")
@@ -95,7 +96,8 @@ def _check_label(ref: ChipRef, folder: ChipFolder, faults: Faults) -> dict[int, 
     try:
         found = chip_format.count(chip_format.read_label(ref, folder))
     except GeodlError as error:
-        path = next((p for p in ref.labels if str(error).startswith(str(p))), None)
+        starts = ((p, (str(p), f"{p.parent} ")) for p in ref.labels)
+        path = next((p for p, texts in starts if str(error).startswith(texts)), None)
         path = path or (ref.labels or (ref.image,))[0]
         place = _PLACE.match(str(error).removeprefix(str(path)))
         message = str(error)
@@ -104,7 +106,27 @@ def _check_label(ref: ChipRef, folder: ChipFolder, faults: Faults) -> dict[int, 
         faults.error(path, place[1] if place else "", message)
         return None
     _check_numbers(ref, folder, faults)
+    _check_xml(ref, folder, faults)
     return found
+
+
+def _check_xml(ref: ChipRef, folder: ChipFolder, faults: Faults) -> None:
+    """What other readers ask of XML labels and geodl's own passes over."""
+    if not ref.labels or ref.labels[0].suffix.lower() != ".xml":
+        return
+    path = ref.labels[0]
+    root = read_xml(path)
+    named = (root.findtext("filename") or "").strip()
+    if named and PureWindowsPath(named).stem != ref.image.stem:
+        faults.warn(path, "filename", f"is {named!r}; the image is {ref.image.name}")
+    node = root.find("object")
+    if node is None or folder.metadata_mode not in ("Labeled_Tiles", "MultiLabeled_Tiles"):
+        return
+    if node.find("bndbox") is None:
+        faults.warn(path, "object 1", "has no <bndbox>; ArcGIS reads no label without one")
+    classes = (node.findtext("name") or "").split(",")
+    if folder.metadata_mode == "MultiLabeled_Tiles" and any(c != c.strip() for c in classes):
+        faults.warn(path, "object 1", "has blanks beside its commas; ArcGIS takes them for names")
 
 
 def _check_numbers(ref: ChipRef, folder: ChipFolder, faults: Faults) -> None:
