@@ -103,3 +103,29 @@ def within(one: Bounds, other: Bounds) -> bool:
     return bool(
         one[0] >= other[0] and one[1] >= other[1] and one[2] <= other[2] and one[3] <= other[3]
     )
+
+
+def moved_hierarchy(data: bytes, chunks: dict[int, tuple[int, int]], shift: int) -> bytes:
+    """All pages of a hierarchy for a copy whose chunks and pages lie elsewhere.
+
+    Parameters
+    ----------
+    data
+        Of the hierarchy's record: nothing but entries.
+    chunks
+        First byte of each chunk to its first byte and size in the copy.
+    shift
+        Bytes by which the record moves.
+
+    Raises
+    ------
+    KeyError
+        A node at a byte where no chunk begins.
+    """
+    entries = np.frombuffer(data[: len(data) // _ENTRY.itemsize * _ENTRY.itemsize], _ENTRY).copy()
+    for entry in entries:
+        if entry["count"] > 0:
+            entry["offset"], entry["size"] = chunks[int(entry["offset"])]
+        elif entry["count"] < 0:
+            entry["offset"] = int(entry["offset"]) + shift
+    return entries.tobytes() + data[entries.nbytes :]

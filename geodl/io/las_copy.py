@@ -20,46 +20,21 @@ import numpy as np
 
 from geodl.base.errors import NotSupportedError, OutputError
 from geodl.base.packages import require
-from geodl.io.copc import COPC_HIERARCHY, COPC_INFO
+from geodl.io.copc import COPC_HIERARCHY, COPC_INFO, moved_hierarchy, read_octree
 from geodl.io.las_file import LasFile, read_bytes
-from geodl.io.las_layout import WAVEFORM_FORMATS, VlrPlace
-from geodl.io.laz_chunks import LASZIP_VLR, panics_named
+from geodl.io.las_layout import WAVEFORM_FORMATS
+from geodl.io.las_records import ExtraColumn, laszip_record, records_of_copy
+from geodl.io.laz_chunks import panics_named
 from geodl.io.staging import staged
 
-EXTRA_BYTES_VLR = (b"LASF_Spec", 4)
-_EXTRA_TYPES = {"u1": 1, "i1": 2, "u2": 3, "i2": 4, "u4": 5, "i4": 6, "u8": 7, "i8": 8,
-                "f4": 9, "f8": 10}  # fmt: skip
-_MOST_VLR_BYTES = 65535
 _CHUNKS_AT_ONCE = 20
-_MOST_CHUNK_POINTS = 2**20
+# Of the position of the root page, in the data of the COPC information.
+_ROOT_OFFSET = 40
 _EXTERNAL_WAVEFORMS = 0b100
 _COPY_BYTES = 2**24
 
 Change = Callable[[np.ndarray, int], np.ndarray]
 """``(records uint8 (N, bytes), number of the first)`` to records of the copy, uint8 (N, more)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExtraColumn:
-    """A dimension that the copy has besides the file's own.
-
-    Parameters
-    ----------
-    name
-        At most 32 bytes.
-    dtype
-        A plain number.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    description: str = ""
-
-    def record(self) -> bytes:
-        """Its 192 bytes of the extra bytes record, LAS 1.4 table 24."""
-        kind = _EXTRA_TYPES[self.dtype.str[1:]]
-        name, text = self.name.encode()[:32], self.description.encode()[:32]
-        return struct.pack("<2sBB32s4s24s24s24s24s24s32s", b"", kind, 0, name, *[b""] * 6, text)
 
 
 def copy_cloud(
@@ -75,7 +50,8 @@ def copy_cloud(
     Parameters
     ----------
     target
-        ``.las`` or ``.laz``. A COPC file becomes a plain LAZ file of the same points and order.
+        ``.las`` or ``.laz``. A COPC file stays one where the name ends in ``.copc.laz``; else it
+        becomes a plain file of the same points and order.
     change
         Called with consecutive records of the file, in order.
     extra
@@ -93,9 +69,9 @@ def copy_cloud(
         The file cannot be read.
     """
     copy = _Copy.plan(file, target, extra)
-    with staged(target) as place, open(place, "wb") as out:
+    with staged(target) as place, open(place, "w+b") as out:
         out.write(copy.head)
-        (copy.write_packed if copy.laszip else copy.write_plain)(out, change, watch)
+        copy.write(out, change, watch)
         start = out.tell()
         for position, length in copy.tail:
             _copy_range(file, position, length, out)
@@ -128,21 +104,28 @@ class _Copy:
     record_length: int
     tail: tuple[tuple[int, int], ...]
     evlr_count: int
+    octree: bool
 
     @classmethod
     def plan(cls, file: LasFile, target: Path, extra: Sequence[ExtraColumn]) -> _Copy:
         layout = file.layout
         packed = target.suffix.lower() == ".laz"
         added = sum(column.dtype.itemsize for column in extra)
-        laszip = _laszip(file, added) if packed else b""
+        octree = target.name.lower().endswith(".copc.laz")
+        if octree and read_octree(layout) is None:
+            raise NotSupportedError(
+                f"{file.name} has no octree; a .copc.laz is written from a COPC file only. Name "
+                "the output .laz."
+            )
+        laszip = laszip_record(file, added, variable=octree) if packed else b""
         length = layout.record_length + added
-        vlrs = _vlr_bytes(file, laszip, extra)
+        vlrs = records_of_copy(file, laszip, extra, octree=octree)
         gap = layout.head[layout.vlrs[-1].stop if layout.vlrs else layout.header_size :]
         start = layout.header_size + sum(map(len, vlrs)) + len(gap)
         header = bytearray(layout.head[: layout.header_size])
         struct.pack_into("<II", header, 96, start, len(vlrs))
         struct.pack_into("<BH", header, 104, layout.format_id | (0x80 if packed else 0), length)
-        kept = [e for e in layout.evlrs if not e.named(*COPC_HIERARCHY)]
+        kept = [e for e in layout.evlrs if octree or not e.named(*COPC_HIERARCHY)]
         tail = [(e.start, e.stop - e.start) for e in kept]
         inside = any(e.start <= layout.waveform_start < e.stop for e in kept)
         if layout.waveform_start and not inside:
@@ -155,7 +138,17 @@ class _Copy:
             record_length=length,
             tail=tuple(tail),
             evlr_count=len(kept),
+            octree=octree,
         )
+
+    def write(self, out: BinaryIO, change: Change, watch: Any) -> None:
+        """Write the points behind the head."""
+        if self.octree:
+            self.write_nodes(out, change, watch)
+        elif self.laszip:
+            self.write_packed(out, change, watch)
+        else:
+            self.write_plain(out, change, watch)
 
     def settle(self, out: BinaryIO, start: int) -> None:
         """Set the positions of the parts behind the points, which begin at ``start``."""
@@ -173,6 +166,46 @@ class _Copy:
                 if position <= layout.waveform_start < position + length:
                     out.seek(227)
                     out.write(struct.pack("<Q", new + layout.waveform_start - position))
+
+        if self.octree:
+            self._settle_octree(out, places)
+
+    def _settle_octree(self, out: BinaryIO, places: dict[int, tuple[int, int]]) -> None:
+        """Let the octree point to the copy's chunks and to its own pages."""
+        layout, table = self.file.layout, self.file.table
+        info = layout.find(*COPC_INFO)
+        hierarchy = next((e for e in layout.evlrs if e.named(*COPC_HIERARCHY)), None)
+        if table is None or info is None or hierarchy is None:
+            raise NotSupportedError(f"{self.file.name} has no octree behind its points.")
+        shift = places[hierarchy.start][0] - hierarchy.start
+        lengths = _chunk_lengths(out, len(self.head), self.laszip)
+        offsets = len(self.head) + 8 + np.cumsum(lengths) - lengths
+        new = zip(offsets.tolist(), lengths.tolist(), strict=True)
+        chunks = dict(zip(table.offsets.tolist(), new, strict=True))
+        start = hierarchy.start + hierarchy.head
+        data = read_bytes(self.file.location, start, hierarchy.length)
+        out.seek(start + shift)
+        out.write(moved_hierarchy(data, chunks, shift))
+        place = info.start + info.head + _ROOT_OFFSET
+        (root,) = struct.unpack_from("<Q", layout.head, place)
+        out.seek(place)
+        out.write(struct.pack("<Q", root + shift))
+
+    def write_nodes(self, out: BinaryIO, change: Change, watch: Any) -> None:
+        """Points as the file's own chunks: each is a node of the octree."""
+        lazrs = require("lazrs", "points")
+        compressor = lazrs.ParLasZipCompressor(out, lazrs.LazVlr(self.laszip))
+        table = self.file.table
+        for part in self.file.parts(0):
+            records = change(self.file.read_raw(part), part.first)
+            stops: Any = [] if table is None else np.cumsum(table.counts[slice(*part.chunks)])[:-1]
+            nodes = [np.ascontiguousarray(n).reshape(-1) for n in np.split(records, stops)]
+            with panics_named(self.file.name, "its points"):
+                compressor.compress_chunks(nodes)
+            if watch is not None:
+                watch(part.first + part.count)
+        compressor.done()
+        out.seek(0, os.SEEK_END)
 
     def write_plain(self, out: BinaryIO, change: Change, watch: Any) -> None:
         for first, records in self._records(change):
@@ -240,86 +273,14 @@ def _regrouped(parts: Iterator[tuple[int, np.ndarray]], count: int) -> Iterator[
         yield np.ascontiguousarray(np.concatenate(waiting))
 
 
-def _laszip(file: LasFile, added: int) -> bytes:
-    """The LASzip record of the copy; of the file's own chunk size where that is one number."""
+def _chunk_lengths(out: BinaryIO, start: int, laszip: bytes) -> np.ndarray:
+    """int64 (M,): bytes of the chunks that were just written."""
     lazrs = require("lazrs", "points")
-    layout = file.layout
-    with panics_named(file.name, f"point format {layout.format_id}"):
-        new = lazrs.LazVlr.new_for_compression(layout.format_id, layout.extra_bytes + added)
-    data = bytearray(new.record_data())
-    own = b"" if file.table is None else file.table.laszip
-    if own and 0 < struct.unpack("<I", own[12:16])[0] <= _MOST_CHUNK_POINTS:
-        if own[:2] == data[:2] and own[32:] == data[32:]:
-            return own
-        data[12:16] = own[12:16]
-    return bytes(data)
-
-
-def _vlr(user_id: bytes, record_id: int, text: bytes, data: bytes) -> bytes:
-    return struct.pack("<H16sHH32s", 0, user_id, record_id, len(data), text) + data
-
-
-def _vlr_bytes(file: LasFile, laszip: bytes, extra: Sequence[ExtraColumn]) -> list[bytes]:
-    """Records before the points: the file's own, in their order, but those that describe packing
-    and added dimensions."""
-    layout = file.layout
-    found = []
-    described = False
-    packed = _vlr(*LASZIP_VLR, b"lazrs", laszip) if laszip else b""
-    for place in layout.vlrs:
-        own = layout.head[place.start : place.stop]
-        if place.named(*LASZIP_VLR):
-            found.append(own if packed and layout.data_of(place) == laszip else packed)
-            packed = b""
-        elif place.named(*COPC_INFO):
-            continue
-        elif place.named(*EXTRA_BYTES_VLR) and extra and not described:
-            described = True
-            found.append(_described(file, place, extra))
-        else:
-            found.append(own)
-    if extra and not described:
-        data = _undescribed(layout.extra_bytes) + b"".join(c.record() for c in extra)
-        found.append(_vlr(*EXTRA_BYTES_VLR, b"extra dimensions", data))
-    return [record for record in [*found, packed] if record]
-
-
-def _described(file: LasFile, place: VlrPlace, extra: Sequence[ExtraColumn]) -> bytes:
-    """The file's own description of its extra bytes, and that of the added ones behind it."""
-    layout = file.layout
-    own = layout.data_of(place)
-    listed = sum(np.dtype(d).itemsize for d in _extra_dtypes(own))
-    if listed > layout.extra_bytes or len(own) % 192:
-        raise NotSupportedError(
-            f"{file.name} describes {listed} extra bytes a point and has {layout.extra_bytes}; "
-            "added dimensions would be misread. Ask for the classes alone."
-        )
-    data = own + _undescribed(layout.extra_bytes - listed) + b"".join(c.record() for c in extra)
-    if len(data) > _MOST_VLR_BYTES:
-        raise NotSupportedError(f"{file.name} has no room for {len(extra)} more dimensions.")
-    head = bytearray(layout.head[place.start : place.start + place.head])
-    struct.pack_into("<H", head, 20, len(data))
-    return bytes(head) + data
-
-
-def _extra_dtypes(data: bytes) -> Iterator[Any]:
-    """The dtype of each described dimension; types 11 to 30 are pairs and triples."""
-    names = list(_EXTRA_TYPES)
-    for start in range(0, len(data) - 191, 192):
-        kind, options = data[start + 2], data[start + 3]
-        if kind == 0:
-            yield f"V{options}" if options else []
-        elif kind <= 30:
-            yield f"{(kind - 1) // 10 + 1}{names[(kind - 1) % 10]}"
-
-
-def _undescribed(count: int) -> bytes:
-    """Descriptions of bytes that nobody has described, which lie before added ones."""
-    pieces = [min(255, count - start) for start in range(0, count, 255)]
-    return b"".join(
-        struct.pack("<2sBB32s156x", b"", 0, piece, f"undocumented_{k}".encode())
-        for k, piece in enumerate(pieces)
-    )
+    out.flush()
+    with open(out.name, "rb") as written:
+        written.seek(start)
+        entries = lazrs.read_chunk_table(written, lazrs.LazVlr(laszip))
+    return np.array([length for _, length in entries], np.int64)
 
 
 def _copy_range(file: LasFile, start: int, length: int, out: BinaryIO) -> None:

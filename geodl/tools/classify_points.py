@@ -58,7 +58,8 @@ def classify_points(
     output
         ``.las`` or ``.laz`` for one file; a folder for several, which takes a copy of each. Only
         class codes differ from the input: header, records, order and all other dimensions are the
-        same bit for bit. A COPC file becomes a LAZ file of the same order.
+        same bit for bit. A COPC file stays one under a name in ``.copc.laz``, else it becomes a
+        LAZ file of the same order.
     tile_size, buffer
         Side of the tiles and what is seen around them, in units of the CRS. By default tiles of
         about a million points, and the side of a block.

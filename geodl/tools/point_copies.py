@@ -12,8 +12,9 @@ import numpy as np
 
 from geodl.base.errors import OptionError
 from geodl.io.cloud import Cloud
-from geodl.io.las_copy import ExtraColumn, check_copy, copy_cloud, most_code, with_values
+from geodl.io.las_copy import check_copy, copy_cloud, most_code, with_values
 from geodl.io.las_file import LasFile
+from geodl.io.las_records import ExtraColumn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

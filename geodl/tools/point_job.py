@@ -23,6 +23,7 @@ from geodl.core.contract import ModelContract
 from geodl.core.points import PointInput, PointPlan
 from geodl.infer.points import ClassifiedTiles, label_dtype, needed_dimensions
 from geodl.io.cloud import Cloud
+from geodl.io.copc import read_octree
 from geodl.io.manifest import write_manifest
 from geodl.io.point_cells import PartSpec, SortBlocks, SortedCloud, part_stem
 from geodl.io.points import cloud_of
@@ -323,8 +324,8 @@ def copy_targets(cloud: Cloud, product: Path) -> list[Path]:
         stem = stems[number]
         if stems.count(stem) > 1:
             stem = f"{stem}_{number}"
-        # A copy of a COPC file is no COPC file.
-        stem = stem.removesuffix(".copc")
+        if read_octree(file.layout) is None:
+            stem = stem.removesuffix(".copc")
         targets.append(product / f"{stem}{'.laz' if file.layout.compressed else '.las'}")
     return targets
 

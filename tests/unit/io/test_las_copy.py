@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from geodl.base.errors import NotSupportedError
-from geodl.io.las_copy import ExtraColumn, copy_cloud, most_code, with_values
+from geodl.io.las_copy import copy_cloud, most_code, with_values
 from geodl.io.las_file import open_las
+from geodl.io.las_records import ExtraColumn
 from geodl.io.locations import locate
 from geodl.testing.cloud import make_cloud
 
@@ -176,3 +177,25 @@ def test_waveforms_that_packing_would_lose_are_refused(tmp_path: Path) -> None:
 
 def test_most_code_is_what_the_format_holds() -> None:
     assert [most_code(number) for number in (0, 5, 6, 10)] == [31, 31, 255, 255]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("columns", [False, True])
+def test_an_octree_stays_one_under_its_name(
+    sample_data: Path, tmp_path: Path, columns: bool
+) -> None:
+    file = sample_data / "lidar_formats" / "1.2-with-color.copc.laz"
+    copy = tmp_path / "b.copc.laz"
+    assert_same_but_class(*relabelled(file, copy, columns=columns))
+    with laspy.CopcReader.open(file) as one, laspy.CopcReader.open(copy) as other:
+        for level in range(4):
+            before, after = one.query(level=level), other.query(level=level)
+            np.testing.assert_array_equal(before.gps_time, after.gps_time)
+        corner = laspy.copc.Bounds(one.header.mins[:2], (one.header.mins + 600)[:2])
+        before, after = one.query(bounds=corner), other.query(bounds=corner)
+        assert 0 < len(before) < 1065
+        np.testing.assert_array_equal(before.gps_time, after.gps_time)
+        assert set(after.classification) <= {8, 9}
+    plain = make_cloud(tmp_path / "a.laz", points=10)
+    with pytest.raises(NotSupportedError, match="COPC file only"):
+        relabelled(plain, tmp_path / "c.copc.laz")
