@@ -53,6 +53,11 @@ def show(figure: ShownFigure) -> ShownFigure:
     return figure
 
 
+def in_notebook() -> bool:
+    """Whether a notebook runs this."""
+    return _notebook() is not None
+
+
 def _notebook() -> Any:
     """The running notebook's shell, or None in scripts and terminals."""
     ipython = sys.modules.get("IPython")

@@ -36,6 +36,7 @@ _PUBLIC = {
     "detect_change_using_deep_learning": (
         "geodl.tools.detect_change:detect_change_using_deep_learning"
     ),
+    "Embeddings": "geodl.tools.embeddings:Embeddings",
     "Model": "geodl.tools.model_package:Model",
     "list_models": "geodl.tools.model_package:list_models",
     "train_model": "geodl.tools.train_model:train_model",
