@@ -43,9 +43,19 @@ COMMANDS = {
     ("suppress",): Command("drop features that overlap better ones", "objects:add_suppress"),
     ("video",): Command("find and follow objects in a video", "objects:add_video"),
     ("classify",): Command("classify every pixel of a raster", "work:add_classify"),
+    ("label",): Command("label features by the imagery around them", "models:add_label"),
     ("change",): Command("find what changed between two rasters", "work:add_change"),
     ("points",): Command("classify the points of a cloud", "points:add_points"),
     ("model", "info"): Command("what a model package holds", "look:add_model_info"),
+    ("model", "verify"): Command("check a package part by part", "models:add_verify"),
+    ("model", "export"): Command("write a package with ONNX or TorchScript", "models:add_export"),
+    ("catalog", "list"): Command("what a catalog holds", "models:add_catalog_list"),
+    ("catalog", "add"): Command("publish a product or model", "models:add_catalog_add"),
+    ("catalog", "get"): Command("an item of a catalog", "models:add_catalog_get"),
+    ("catalog", "remove"): Command("remove an item with its files", "models:add_catalog_remove"),
+    ("catalog", "check"): Command("hold a catalog to STAC", "models:add_catalog_check"),
+    ("cluster", "info"): Command("what a cluster has, and what it lacks", "cluster:add_info"),
+    ("cluster", "start"): Command("start a cluster until Ctrl-C", "cluster:add_start"),
 }
 
 

@@ -7,17 +7,17 @@ from typing import Any
 
 from geodl.cli.main import Run, Word
 from geodl.cli.options import add_options, given
-from geodl.cli.work import _add_client, _client
+from geodl.cli.work import add_client, client_of
 
 
 def add_points(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     from geodl.tools.classify_points import classify_points
 
     names = add_options(parser, classify_points, positional=("points", "model"))
-    _add_client(parser)
+    add_client(parser)
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        result: Any = classify_points(**given(options, names), **_client(options))
+        result: Any = classify_points(**given(options, names), **client_of(options))
         if isinstance(result, float):
             return {"worker_hours": result}
         codes, counts = _counts(result)

@@ -15,14 +15,14 @@ def add_chips_export(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
 
     positional = ("input_raster", "input_class_data")
     names = add_options(parser, export_training_data, positional=positional)
-    _add_client(parser)
+    add_client(parser)
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        folder: Any = export_training_data(**given(options, names), **_client(options))
-        return _expected(folder) or {"path": str(folder)}
+        folder: Any = export_training_data(**given(options, names), **client_of(options))
+        return expected(folder) or {"path": str(folder)}
 
     def word(value: dict[str, Any]) -> str:
-        return _expectation(value) if "worker_hours" in value else f"chips: {value['path']}"
+        return expectation(value) if "worker_hours" in value else f"chips: {value['path']}"
 
     return run, word
 
@@ -33,15 +33,15 @@ def add_detect(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     names = _add_inference(parser, detect_objects)
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        found = detect_objects(**given(options, names), **_client(options))
-        if (expected := _expected(found)) is not None:
-            return expected
+        found = detect_objects(**given(options, names), **client_of(options))
+        if (plan := expected(found)) is not None:
+            return plan
         counts = found["Class"].value_counts().to_dict()
         return {"path": found.attrs["path"], "detections": len(found), "classes": counts}
 
     def word(value: dict[str, Any]) -> str:
         if "worker_hours" in value:
-            return _expectation(value)
+            return expectation(value)
         parts = ", ".join(f"{count} {name}" for name, count in value["classes"].items())
         return f"{value['detections']} detections ({parts or 'none'}): {value['path']}"
 
@@ -54,9 +54,9 @@ def add_classify(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     names = _add_inference(parser, classify_pixels)
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        result = classify_pixels(**given(options, names), **_client(options))
-        if (expected := _expected(result)) is not None:
-            return expected
+        result = classify_pixels(**given(options, names), **client_of(options))
+        if (plan := expected(result)) is not None:
+            return plan
         if hasattr(result, "geometry"):
             return {"path": result.attrs["path"], "features": len(result)}
         rows, cols = result.shape[-2:]
@@ -64,7 +64,7 @@ def add_classify(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
 
     def word(value: dict[str, Any]) -> str:
         if "worker_hours" in value:
-            return _expectation(value)
+            return expectation(value)
         if "features" in value:
             return f"{value['features']} features: {value['path']}"
         return f"{value['width']} x {value['height']} pixels: {value['path']}"
@@ -77,19 +77,19 @@ def add_change(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
 
     positional = ("from_raster", "to_raster", "model")
     names = add_options(parser, detect_change_using_deep_learning, positional=positional)
-    _add_client(parser)
+    add_client(parser)
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        result = detect_change_using_deep_learning(**given(options, names), **_client(options))
-        if (expected := _expected(result)) is not None:
-            return expected
+        result = detect_change_using_deep_learning(**given(options, names), **client_of(options))
+        if (plan := expected(result)) is not None:
+            return plan
         paths = {name: result.attrs[name] for name in ("path", "polygons") if name in result.attrs}
         rows, cols = result.shape[-2:]
         return {**paths, "width": cols, "height": rows}
 
     def word(value: dict[str, Any]) -> str:
         if "worker_hours" in value:
-            return _expectation(value)
+            return expectation(value)
         lines = [f"{value['width']} x {value['height']} pixels: {value['path']}"]
         return "\n".join([*lines, *(f"areas: {p}" for p in [value.get("polygons")] if p)])
 
@@ -104,24 +104,27 @@ def _add_inference(parser: argparse.ArgumentParser, tool: Any) -> list[str]:
         # One raster is given here; several are a VRT or a shell loop.
         without=("process_all_raster_items",),
     )
-    _add_client(parser)
+    add_client(parser)
     return names
 
 
-def _expected(found: Any) -> dict[str, Any] | None:
+def expected(found: Any) -> dict[str, Any] | None:
     """What ``--estimate`` or ``--dry-run`` gave; None for the result of a run."""
+    from geodl.tools.label_job import LabelPlan
     from geodl.tools.preview import RunPlan
 
     if isinstance(found, float):
         return {"worker_hours": found}
-    return {"plan": str(found), **found.to_json()} if isinstance(found, RunPlan) else None
+    return (
+        {"plan": str(found), **found.to_json()} if isinstance(found, RunPlan | LabelPlan) else None
+    )
 
 
-def _expectation(value: dict[str, Any]) -> str:
+def expectation(value: dict[str, Any]) -> str:
     return str(value.get("plan") or f"{value['worker_hours']:.3g} worker-hours expected")
 
 
-def _add_client(parser: argparse.ArgumentParser) -> None:
+def add_client(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--client",
         dest="connect_to",
@@ -132,7 +135,7 @@ def _add_client(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _client(options: argparse.Namespace) -> dict[str, Any]:
+def client_of(options: argparse.Namespace) -> dict[str, Any]:
     if options.connect_to is None:
         return {}
     from geodl.runtime.connect import connect
