@@ -31,7 +31,8 @@ from geodl.data.split import Split
 from geodl.data.targets import MaskTargets
 from geodl.formats.base import MaskLabels
 from geodl.formats.image_sets import find_folder
-from geodl.formats.paired import PairedLayout, change_layout, read_class_raster
+from geodl.formats.images import read_class_raster
+from geodl.formats.paired import PairedLayout, change_layout
 
 CHANGE = 1
 

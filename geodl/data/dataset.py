@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +26,35 @@ from geodl.nets.resize import resize_image
 LEAST_VISIBLE = 0.1
 
 
-class ChipDataset(Dataset[dict[str, Any]]):
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's global CPU generator from ``seed``, put back afterwards."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+class SeededItems(Dataset[dict[str, Any]], ABC):
+    """Items by number, or by (number, seed) with all that is drawn following from the seed."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        if isinstance(index, tuple):
+            with seeded(index[1]):
+                return self._item(index[0])
+        return self._item(int(index))
+
+    @abstractmethod
+    def _item(self, index: int) -> dict[str, Any]:
+        """The item; what is drawn comes from torch's global generator."""
+
+
+class ChipDataset(SeededItems):
     """Chips of one set as items ``{"image", "target", "name"}``.
 
     ``image`` is float32 (C, side, side), normalised and contiguous; ``target`` is that of the
@@ -80,12 +109,6 @@ class ChipDataset(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self.positions)
-
-    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        if isinstance(index, tuple):
-            with seeded(index[1]):
-                return self._item(index[0])
-        return self._item(int(index))
 
     def _item(self, index: int) -> dict[str, Any]:
         chip = self.store[self.positions[index]]
@@ -204,17 +227,6 @@ def _read_window(
     elif valid is not None and valid.all():
         valid = None
     return data, valid
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Torch's global CPU generator from ``seed``, put back afterwards."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
 
 
 class SeededSampler(Sampler[tuple[int, int]]):

@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from geodl.base.errors import DataError
 from geodl.base.options import as_bool
 from geodl.core.classes import ClassTable
-from geodl.data.dataset import seeded
+from geodl.data.dataset import SeededItems
 from geodl.data.paired import loader_limit
 from geodl.data.point_classes import CodeRules, check_sets_alike, code_rules, codes_of, kept_blocks
 from geodl.data.point_data import ObjectPointData
@@ -72,7 +71,7 @@ class ObjectLoader:
         )
 
 
-class ObjectPointDataset(Dataset[dict[str, Any]]):
+class ObjectPointDataset(SeededItems):
     """Blocks of one set as items, see :class:`PointCloudOD`."""
 
     def __init__(self, store: ChipStore, transform: Transform3d | None) -> None:
@@ -81,12 +80,6 @@ class ObjectPointDataset(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self.store)
-
-    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        if isinstance(index, tuple):
-            with seeded(index[1]):
-                return self._item(index[0])
-        return self._item(int(index))
 
     def _item(self, index: int) -> dict[str, Any]:
         block = self.store[index]

@@ -12,12 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from geodl.base.errors import DataError, FormatError
 from geodl.core.classes import ClassTable
 from geodl.core.contract import IGNORE_INDEX
-from geodl.data.dataset import seeded
+from geodl.data.dataset import SeededItems
 from geodl.data.paired import loader_limit
 from geodl.data.point_classes import (
     LAS_NAMES,
@@ -88,7 +87,7 @@ class BlockLoader:
         return LoadedChip(np.concatenate([block.xyz, block.attributes], axis=1), None, target)
 
 
-class PointDataset(Dataset[dict[str, Any]]):
+class PointDataset(SeededItems):
     """Blocks of one set as items, see :class:`PointCloud`.
 
     Parameters
@@ -108,12 +107,6 @@ class PointDataset(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self.store)
-
-    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        if isinstance(index, tuple):
-            with seeded(index[1]):
-                return self._item(index[0])
-        return self._item(int(index))
 
     def _item(self, index: int) -> dict[str, Any]:
         block = self.store[index]

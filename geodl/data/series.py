@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from geodl.base.errors import OptionError
 from geodl.base.options import as_int
 from geodl.core.classes import ClassTable
 from geodl.core.contract import Normalization
-from geodl.data.dataset import seeded
+from geodl.data.dataset import SeededItems
 from geodl.data.figure import ShownFigure
 from geodl.data.normalize import BandStatistics, RunningStatistics
 from geodl.data.paired import loader_limit
@@ -94,7 +93,7 @@ class RegionLoader:
         return LoadedChip(pixels, None, np.array(self.index_by_value[region.value], np.int64))
 
 
-class SeriesDataset(Dataset[dict[str, Any]]):
+class SeriesDataset(SeededItems):
     """Regions of one set as items, see :class:`Psetae`.
 
     Parameters
@@ -122,12 +121,6 @@ class SeriesDataset(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self.positions)
-
-    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        if isinstance(index, tuple):
-            with seeded(index[1]):
-                return self._item(index[0])
-        return self._item(int(index))
 
     def _item(self, index: int) -> dict[str, Any]:
         region: Region = self.store.chips[self.positions[index]]

@@ -29,8 +29,7 @@ from geodl.data.sample_data import (
 )
 from geodl.data.split import random_split
 from geodl.data.store import ChipStore, LoadedChip
-from geodl.formats.images import open_image, read_image
-from geodl.formats.paired import read_class_raster
+from geodl.formats.images import open_image, read_class_raster, read_image
 from geodl.formats.tracks import Frame, Track, TrackLayout, open_tracks
 
 _BATCH = 16

@@ -32,13 +32,8 @@ from geodl.data.request import DataRequest
 from geodl.data.sample_data import common_fields, named, one_folder, refuse_arguments
 from geodl.data.targets import MaskTargets
 from geodl.formats.base import MaskLabels
-from geodl.formats.paired import (
-    PairedLayout,
-    cyclegan_layouts,
-    pix2pix_layout,
-    read_class_raster,
-    wnet_layout,
-)
+from geodl.formats.images import read_class_raster
+from geodl.formats.paired import PairedLayout, cyclegan_layouts, pix2pix_layout, wnet_layout
 
 
 class Pix2Pix:

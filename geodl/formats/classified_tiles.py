@@ -19,7 +19,7 @@ from geodl.formats.base import (
     MaskLabels,
 )
 from geodl.formats.chip_format import ChipFormat
-from geodl.formats.images import chip_size, encode, open_image, place
+from geodl.formats.images import chip_size, encode, place, read_class_raster
 from geodl.ops.labels import value_counts
 
 
@@ -71,7 +71,7 @@ def read_classes(path: Path, ref: ChipRef, folder: ChipFolder) -> np.ndarray:
         Not one band of whole numbers, another size than the image, or a value that is no class;
         names the file.
     """
-    values = _read_mask(path)
+    values = read_class_raster(path)
     check_label_size(path, values.shape, ref, folder)
     unknown = sorted(set(value_counts(values)[0].tolist()) - {0, *folder.classes.values})
     if unknown:
@@ -92,19 +92,3 @@ def check_label_size(
             f"{path} has {shape_yx[1]} x {shape_yx[0]} pixels and its image {ref.image.name} "
             f"{width} x {height}; a label has the size of its image."
         )
-
-
-def _read_mask(path: Path) -> np.ndarray:
-    """int (H, W), nodata as 0."""
-    with open_image(path) as dataset:
-        dtype = np.dtype(dataset.dtypes[0])
-        if dataset.count != 1 or dtype.kind not in "iu":
-            raise FormatError(
-                f"{path} has {dataset.count} bands of {dtype}; a label is one band of "
-                "whole numbers."
-            )
-        values = dataset.read(1)
-        nodata = dataset.nodata
-    if nodata is not None and np.isfinite(nodata) and nodata != 0:
-        values = np.where(values == nodata, values.dtype.type(0), values)
-    return values

@@ -116,6 +116,28 @@ def read_image(path: str | os.PathLike[str]) -> ChipImage:
     return ChipImage(data, _has_data(data, nodata))
 
 
+def read_class_raster(path: Path) -> np.ndarray:
+    """int (H, W) of a label raster; its nodata value becomes 0.
+
+    Raises
+    ------
+    FormatError
+        Not one band of whole numbers; names the file.
+    """
+    with open_image(path) as dataset:
+        dtype = np.dtype(dataset.dtypes[0])
+        if dataset.count != 1 or dtype.kind not in "iu":
+            raise FormatError(
+                f"{path} has {dataset.count} bands of {dtype}; a label is one band of "
+                "whole numbers."
+            )
+        values = dataset.read(1)
+        nodata = dataset.nodata
+    if nodata is not None and np.isfinite(nodata) and nodata != 0:
+        values = np.where(values == nodata, values.dtype.type(0), values)
+    return np.asarray(values)
+
+
 def chip_size(ref: ChipRef, folder: ChipFolder) -> tuple[int, int]:
     """Width and height of a chip: the export's, or in a plain folder the image's own."""
     if folder.fixed_size:

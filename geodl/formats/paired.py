@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from geodl.base.errors import FormatError, OptionError
 from geodl.base.options import as_float
 from geodl.core.classes import ClassTable
@@ -23,7 +21,6 @@ from geodl.formats.image_sets import (
     need_folder,
     same_names,
 )
-from geodl.formats.images import open_image
 from geodl.formats.inference import SUPERRES_FACTOR, read_metadata
 
 
@@ -191,28 +188,6 @@ def superres_layout(path: Path) -> tuple[PairedLayout, float | None]:
             "factor between them. Export both over the same ground."
         )
     return _layout(path, emd, (images, high), names), factor
-
-
-def read_class_raster(path: Path) -> np.ndarray:
-    """int (H, W) of a label raster; its nodata value becomes 0.
-
-    Raises
-    ------
-    FormatError
-        Not one band of whole numbers; names the file.
-    """
-    with open_image(path) as dataset:
-        dtype = np.dtype(dataset.dtypes[0])
-        if dataset.count != 1 or dtype.kind not in "iu":
-            raise FormatError(
-                f"{path} has {dataset.count} bands of {dtype}; a label is one band of "
-                "whole numbers."
-            )
-        values = dataset.read(1)
-        nodata = dataset.nodata
-    if nodata is not None and np.isfinite(nodata) and nodata != 0:
-        values = np.where(values == nodata, values.dtype.type(0), values)
-    return np.asarray(values)
 
 
 def _set(root: Path, emd: Mapping[str, Any], *names: str, key: str = "AllTilesStats") -> ImageSet:

@@ -13,8 +13,8 @@ import numpy as np
 from geodl.base.errors import DataError, FormatError
 from geodl.base.files import read_json
 from geodl.formats.image_sets import find_folder, list_files, need_folder
+from geodl.formats.images import read_class_raster
 from geodl.formats.inference import sub_folders
-from geodl.formats.paired import read_class_raster
 
 META = "meta.json"
 # Objects of this many pixels or fewer are too small to follow.
