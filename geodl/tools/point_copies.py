@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -126,18 +127,13 @@ def write_copies(
     folder
         Takes the labels in the order of the files meanwhile; memory stays bounded.
     """
-    tables = [_table(folder / f"points_{k}.npy", f, dtype) for k, f in enumerate(cloud.files)]
+    tables = [_Table(folder / f"points_{k}.bin", f, dtype) for k, f in enumerate(cloud.files)]
     for name in labels:
         if not name.exists():
             continue
         found = np.load(name, allow_pickle=False)
         for source in np.unique(found["source"]).tolist():
-            own = found[found["source"] == source]
-            for field in tables[source].dtype.names or ():
-                if field == "seen":
-                    tables[source]["seen"][own["index"]] = True
-                else:
-                    tables[source][field][own["index"]] = own[field]
+            tables[source].put(found[found["source"] == source])
     for file, target, table in zip(cloud.files, targets, tables, strict=True):
         target.parent.mkdir(parents=True, exist_ok=True)
         choose = partial(_choose, table=table, replaced=rules.replaced())
@@ -145,22 +141,50 @@ def write_copies(
         copy_cloud(file, target, change, extra=rules.columns())
 
 
-def _table(path: Path, file: LasFile, dtype: np.dtype[Any]) -> np.ndarray:
-    """What is known of each point of a file, in the file's order, on disk."""
-    fields = [("seen", np.bool_), *((n, dtype[n]) for n in dtype.names or () if n not in
-              ("source", "index"))]  # fmt: skip
-    own = np.dtype(fields)
-    if not file.count:
-        return np.zeros(0, own)
-    table = np.lib.format.open_memmap(path, mode="w+", dtype=own, shape=(file.count,))
-    return table
+class _Table:
+    """What is known of each point of a file, in the file's order, in a file that is mapped.
+
+    Pages are let go of after each use: what the system keeps of them is not this process's memory,
+    which Dask and batch systems limit.
+    """
+
+    def __init__(self, path: Path, file: LasFile, dtype: np.dtype[Any]) -> None:
+        kept = [name for name in dtype.names or () if name not in ("source", "index")]
+        own = np.dtype([("seen", np.bool_), *((name, dtype[name]) for name in kept)])
+        self._pages: mmap.mmap | None = None
+        self._points = np.zeros(0, own)
+        if file.count:
+            with open(path, "w+b") as handle:
+                handle.truncate(file.count * own.itemsize)
+                self._pages = mmap.mmap(handle.fileno(), file.count * own.itemsize)
+            self._points = np.frombuffer(self._pages, own)
+
+    def put(self, found: np.ndarray) -> None:
+        """Take in classified points of this file."""
+        place = found["index"]
+        self._points["seen"][place] = True
+        for name in self._points.dtype.names or ():
+            if name != "seen":
+                self._points[name][place] = found[name]
+        self._let_go()
+
+    def take(self, first: int, count: int) -> np.ndarray:
+        """Consecutive points."""
+        found = self._points[first : first + count].copy()
+        self._let_go()
+        return found
+
+    def _let_go(self) -> None:
+        advice = getattr(mmap, "MADV_DONTNEED", None)
+        if self._pages is not None and advice is not None:
+            self._pages.madvise(advice)
 
 
 def _choose(
-    present: np.ndarray, first: int, *, table: np.ndarray, replaced: np.ndarray
+    present: np.ndarray, first: int, *, table: _Table, replaced: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """New codes of consecutive points, and the values of the extra dimensions."""
-    own = np.asarray(table[first : first + len(present)])
+    own = table.take(first, len(present))
     codes = np.where(own["seen"] & replaced[present], own["label"], present)
     columns = [own[name] for name in own.dtype.names or () if name not in ("seen", "label")]
     return codes, columns
