@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from geodl.nets.backbones import backbone_names, timm_names, transformer_names
+from geodl.nets.backbones import (
+    backbone_names,
+    plain_transformer_names,
+    timm_names,
+    transformer_names,
+)
 
 
 class ResNetBackbones:
@@ -16,7 +21,7 @@ class ResNetBackbones:
     @staticmethod
     def transformer_backbones() -> list[str]:
         """Names of usable transformer backbones; experimental."""
-        return list(transformer_names())
+        return [*transformer_names(), *plain_transformer_names()]
 
     @property
     def supported_backbones(self) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -32,6 +33,8 @@ _TIMM_CONVOLUTIONAL = (
     "resnetv2", "resnext", "rexnet", "selecsls", "seresnet", "seresnext", "skresn", "tf_efficient",
     "tf_mobilenet", "wide_resnet",
 )  # fmt: skip
+# Of these every map has the stride of a patch; finer and coarser ones are made of the last.
+_TIMM_PLAIN = ("vit_tiny_patch", "vit_small_patch", "vit_base_patch", "deit_", "deit3_")
 _TIMM_TRANSFORMER = ("edgenext", "pvt_v2", "poolformer", "swin_", "swinv2_", "tiny_vit", "nextvit")
 # Names with a size or a head in them that such use does not bear.
 _NOT_THESE = ("_clip", "hrnet_w18_ssld", "swinv2_cr", "tf_efficientnetv2_xl", "hgnet")
@@ -56,6 +59,12 @@ def transformer_names() -> tuple[str, ...]:
     return tuple(f"{TIMM_PREFIX}{n}" for n in timm.list_models() if _is(n, _TIMM_TRANSFORMER))
 
 
+@cache
+def plain_transformer_names() -> tuple[str, ...]:
+    """``timm:`` names of transformers of one stride; experimental, for detectors."""
+    return tuple(f"{TIMM_PREFIX}{n}" for n in timm.list_models() if _is(n, _TIMM_PLAIN))
+
+
 def check_backbone(name: str, families: tuple[str, ...] = ("ResNet", "DenseNet", "VGG")) -> str:
     """The name as a package stores it, with ``timm:`` unless it is of the named families.
 
@@ -71,7 +80,8 @@ def check_backbone(name: str, families: tuple[str, ...] = ("ResNet", "DenseNet",
         return text
     if bare in own and text != bare:
         return bare
-    known = {n.removeprefix(TIMM_PREFIX): n for n in (*timm_names(), *transformer_names())}
+    listed = (*timm_names(), *transformer_names(), *plain_transformer_names())
+    known = {n.removeprefix(TIMM_PREFIX): n for n in listed}
     if bare in known:
         return known[bare]
     near = difflib.get_close_matches(bare, [*own, *known], n=1, cutoff=0.4)
@@ -84,6 +94,9 @@ def check_backbone(name: str, families: tuple[str, ...] = ("ResNet", "DenseNet",
 
 class Backbone(nn.Module):
     """Feature maps of an image at strides 4, 8, 16 and 32, by timm.
+
+    A stride that a family does not have is resampled from its deepest map of the nearest stride:
+    of a plain transformer from its last one (Li et al. 2022, 2203.16527).
 
     Parameters
     ----------
@@ -104,7 +117,9 @@ class Backbone(nn.Module):
     def __init__(self, name: str, bands: int, pretrained: bool = False) -> None:
         super().__init__()
         self.name = name
-        self.body, self.channels = _body(name.removeprefix(TIMM_PREFIX), bands, pretrained)
+        self.body, self.places = _body(name.removeprefix(TIMM_PREFIX), bands, pretrained)
+        given = self.body.feature_info.channels()
+        self.channels = tuple(int(given[place]) for place in self.places)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """float (B, channels, ceil(H / stride), ceil(W / stride)) for each of ``STRIDES``."""
@@ -114,15 +129,14 @@ class Backbone(nn.Module):
         if lower or right:
             x = nn.functional.pad(x, (0, right, 0, lower), mode="replicate")
         maps = self.body(x)
-        # Swin and its kin give (B, H, W, C).
-        first = [
-            m if m.shape[1] == c else m.permute(0, 3, 1, 2)
-            for m, c in zip(maps, self.channels, strict=True)
-        ]
-        return [
-            m[..., : -(-height // stride), : -(-width // stride)]
-            for m, stride in zip(first, STRIDES, strict=True)
-        ]
+        rows, cols = x.shape[-2:]
+        answers = []
+        for place, count, stride in zip(self.places, self.channels, STRIDES, strict=True):
+            # Swin and its kin give (B, H, W, C).
+            m = maps[place] if maps[place].shape[1] == count else maps[place].permute(0, 3, 1, 2)
+            m = to_grid(m, (rows // stride, cols // stride))
+            answers.append(m[..., : -(-height // stride), : -(-width // stride)])
+        return answers
 
     def halves(self) -> tuple[list[nn.Module], list[nn.Module]]:
         """Early and late layers, for rates by layer group: the late hold the last two strides."""
@@ -169,21 +183,35 @@ def _is(name: str, prefixes: tuple[str, ...]) -> bool:
     return name.startswith(prefixes) and not any(part in name for part in _NOT_THESE)
 
 
-def _body(name: str, bands: int, pretrained: bool) -> tuple[nn.Module, tuple[int, ...]]:
+def _body(name: str, bands: int, pretrained: bool) -> tuple[Any, tuple[int, ...]]:
+    """The network, and which of its maps serves each of ``STRIDES``."""
     options: dict[str, Any] = {"features_only": True, "in_chans": bands, "pretrained": pretrained}
     if name.startswith("swin"):
         # Without it Swin takes images of one size only.
         options["strict_img_size"] = False
-    info = _feature_info(name)
-    reductions = [entry["reduction"] for entry in info]
-    if not set(STRIDES) <= set(reductions):
-        raise NotSupportedError(
-            f"The backbone {name!r} gives maps at strides {reductions}; {list(STRIDES)} are "
-            "needed. Take one that backbones() lists."
-        )
-    deepest = [len(reductions) - 1 - reductions[::-1].index(s) for s in STRIDES]
-    body: Any = timm.create_model(name, out_indices=tuple(deepest), **options)
-    return body, tuple(body.feature_info.channels())
+    if name.startswith(_TIMM_PLAIN):
+        options |= {"dynamic_img_size": True, "dynamic_img_pad": True}
+    stages = [
+        _nearest_stage([entry["reduction"] for entry in _feature_info(name)], s) for s in STRIDES
+    ]
+    taken = sorted(set(stages))
+    body: Any = timm.create_model(name, out_indices=tuple(taken), **options)
+    return body, tuple(taken.index(stage) for stage in stages)
+
+
+def _nearest_stage(reductions: Sequence[int], stride: int) -> int:
+    """Position of the deepest of the maps whose stride is nearest, by ratio."""
+    distance = [abs(math.log2(reduction / stride)) for reduction in reductions]
+    return len(distance) - 1 - distance[::-1].index(min(distance))
+
+
+def to_grid(x: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A feature map on the cells of a grid: averaged, or interpolated where it is coarser."""
+    if tuple(x.shape[-2:]) == shape:
+        return x
+    if x.shape[-2] >= shape[0] and x.shape[-1] >= shape[1]:
+        return nn.functional.adaptive_avg_pool2d(x, shape)
+    return nn.functional.interpolate(x, size=shape, mode="bilinear", align_corners=False)
 
 
 @cache

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geodl.nets.anchors import AnchorLayout, decode
-from geodl.nets.backbones import STRIDES, Backbone
+from geodl.nets.backbones import STRIDES, Backbone, to_grid
 from geodl.nets.matching import assign, generalized_iou
 from geodl.nets.pyramid import FeaturePyramid
 
@@ -290,12 +290,3 @@ def level_of(cell_px: float) -> int:
     """The coarsest map whose stride is at most the cell, else the finest."""
     fits = [i for i, stride in enumerate(STRIDES) if stride <= cell_px * (1 + 1e-6)]
     return fits[-1] if fits else 0
-
-
-def to_grid(x: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A feature map on the cells of a grid: averaged, or interpolated where it is coarser."""
-    if tuple(x.shape[-2:]) == shape:
-        return x
-    if x.shape[-2] >= shape[0] and x.shape[-1] >= shape[1]:
-        return functional.adaptive_avg_pool2d(x, shape)
-    return functional.interpolate(x, size=shape, mode="bilinear", align_corners=False)

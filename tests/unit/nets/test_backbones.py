@@ -10,6 +10,7 @@ from geodl.nets.backbones import (
     backbone_names,
     check_backbone,
     make_backbone,
+    plain_transformer_names,
     pretrained_builders,
     timm_names,
     transformer_names,
@@ -51,6 +52,17 @@ def test_transformers_give_channels_first_at_sizes_they_were_not_made_for(name):
     assert sizes(net, 2, 64, 40) == [
         (c, -(-64 // s), -(-40 // s)) for c, s in zip(net.channels, STRIDES, strict=True)
     ]
+
+
+def test_strides_that_a_family_lacks_are_made_of_the_nearest():
+    name = "timm:vit_tiny_patch16_224"
+    assert name in plain_transformer_names()
+    assert check_backbone("vit_tiny_patch16_224") == name
+    net = Backbone(name, 5)
+    assert net.channels == (192,) * 4
+    assert net.places == (0,) * 4
+    assert sizes(net, 5, 64, 40) == [(192, -(-64 // s), -(-40 // s)) for s in STRIDES]
+    assert Backbone("resnet18", 3).places == (0, 1, 2, 3)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "vgg11"])
