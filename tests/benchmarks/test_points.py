@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import laspy
 import pytest
@@ -121,32 +121,34 @@ def test_a_network_takes_most_of_the_time(cloud: Path, tmp_path: Path) -> None:
         sorted_cloud = SortedCloud.in_memory(opened, [], cell=1e4)
         plan = PointPlan(size=1e4, buffer=0.0, tiles=tuple(sorted_cloud.tile_counts(1)))
         tile = sorted_cloud.read(next(plan.blocks()))
-        batches: list[Any] = []
-        seen = 0
-        for block in tile_blocks(tile, spec):
-            table = spec.encode(tile.xyz[block.positions], {}, block.centre)
-            batches.append(model.task.prepare([table]))
-            seen += len(block.positions)
-            if seen > 400_000:
-                break
+        tables = [
+            spec.encode(tile.xyz[block.positions], {}, block.centre)
+            for block in islice(tile_blocks(tile, spec), 100)
+        ]
+        seen = sum(len(table) for table in tables)
+        started = time.perf_counter()
+        batches = [model.task.prepare([table]) for table in tables]
+        neighbours_s = time.perf_counter() - started
         with torch.inference_mode():
             model.task.scores(model.net, batches[0])
             started = time.perf_counter()
             for batch in batches:
                 model.task.scores(model.net, batch)
-        forward = seen / (time.perf_counter() - started)
+        forward_s = time.perf_counter() - started
         classify_points(few, package, tmp_path / "out.laz", progress=False)
         manifest = read_manifest(tmp_path / "out.laz")
     finally:
         torch.set_num_threads(threads)
-    # Each point goes through the network four times.
+    # Each point goes through the network four times. Looking for neighbours is a part of it, which
+    # classify_points does beside the layers.
     rate = 4 * manifest["points"] / manifest["wall_s"]
+    layers, whole = seen / forward_s, seen / (forward_s + neighbours_s)
     print(
-        f"\nRandLANet: the network alone {forward / 1e3:.1f} thousand points per second, "
-        f"classify_points {rate / 1e3:.1f} (four votes each), {rate / forward:.2f}; seconds "
-        f"{manifest['seconds']}"
+        f"\nRandLANet: layers alone {layers / 1e3:.1f} thousand points per second, with neighbours "
+        f"{whole / 1e3:.1f}; classify_points {rate / 1e3:.1f} (four votes each): "
+        f"{rate / layers:.2f} and {rate / whole:.2f}; seconds {manifest['seconds']}"
     )
-    assert rate >= 0.8 * forward
+    assert rate >= 0.8 * whole
 
 
 def _random_package(folder: Path) -> Path:
@@ -165,7 +167,9 @@ def _random_package(folder: Path) -> Path:
             "spacing": 2 / 4000**0.5,
         },
         classes={2: "Ground", 5: "High vegetation", 6: "Building"},
-        bands=0,
+        bands=points.columns,
+        extract_bands=(),
+        source_bands=0,
         tile_px=1,
         dtype="float32",
         normalization=Normalization(minimum=(), maximum=(), scaled_mean=(), scaled_std=()),
