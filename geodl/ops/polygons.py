@@ -18,6 +18,8 @@ from geodl.core.grid import Window
 from geodl.ops.outlines import Corners, Rings, find_corners, trace
 from geodl.ops.region_labels import label_regions
 
+# About so many corners are traced at once; tracing takes some hundred bytes for each.
+_TRACED = 1_000_000
 # Corners are kept until there are so many, and twice those that stayed open the last time.
 _SWEEP_AT = 2_000_000
 
@@ -74,6 +76,9 @@ class Polygonizer:
         Regions of fewer pixels are left out.
     dropped
         Values whose regions are left out.
+    transform
+        a, b, c, d, e, f as :class:`affine.Affine` has them: from pixel edges to the polygons' own
+        coordinates; pixel edges when not given.
     """
 
     height: int
@@ -82,6 +87,7 @@ class Polygonizer:
     junctions: bool = False
     least_px: float = 0
     dropped: tuple[int, ...] = ()
+    transform: tuple[float, float, float, float, float, float] | None = None
     _count: int = 0
     _values: list[np.ndarray] = field(default_factory=list)
     _links: list[np.ndarray] = field(default_factory=list)
@@ -209,12 +215,48 @@ class Polygonizer:
     ) -> None:
         wanted = ~np.isin(of_region, self.dropped)[number]
         corners, number = corners.take(wanted), number[wanted]
+        owner = group[number]
+        part = np.cumsum(np.bincount(owner, minlength=1)) // _TRACED
+        part_of_corner = part[owner]
+        for k in range(int(part[-1]) + 1):
+            here = part_of_corner == k
+            if here.any():
+                self._trace(corners.take(here), number[here], group, of_region)
+
+    def _trace(
+        self, corners: Corners, number: np.ndarray, group: np.ndarray, of_region: np.ndarray
+    ) -> None:
         present = np.zeros(len(of_region), bool)
         present[number] = True
         dense = np.cumsum(present) - 1
         rings = trace(Corners(dense[number], corners.x, corners.y, corners.kind))
         chosen = np.flatnonzero(present)
-        self._done.append(_assemble(rings, of_region[chosen], group[chosen], self.least_px))
+        self._done.append(self._assemble(rings, of_region[chosen], group[chosen]))
+
+    def _assemble(self, rings: Rings, of_region: np.ndarray, group: np.ndarray) -> RegionPolygons:
+        """Polygons of whole groups from the rings of their regions, which count from 0."""
+        shells = np.flatnonzero(np.diff(rings.region, prepend=-1))
+        sizes = np.add.reduceat(rings.area, shells) if len(shells) else rings.area
+        begin = rings.xy[rings.offsets[shells]]
+        # Regions by group, and within a group by first pixel.
+        order = np.lexsort((begin[:, 0], begin[:, 1], group))
+        heads = np.flatnonzero(np.diff(group[order], prepend=-1))
+        areas = np.add.reduceat(sizes[order], heads) if len(heads) else sizes
+        kept = areas >= self.least_px
+        members = np.diff(np.append(heads, len(order)))
+        parts = _polygons(rings, shells, self.transform)[order[np.repeat(kept, members)]]
+        members = members[kept]
+        starts = np.cumsum(members) - members
+        single = members == 1
+        polygons = np.empty(len(members), object)
+        polygons[single] = parts[starts[single]]
+        owner = np.repeat(np.cumsum(~single) - 1, members)
+        several = np.repeat(~single, members)
+        polygons[~single] = shapely.multipolygons(parts[several], indices=owner[several])
+        lead = order[heads[kept]]
+        return RegionPolygons(
+            of_region[lead].astype(np.int64), begin[lead][:, ::-1], areas[kept], polygons
+        )
 
 
 @dataclass(slots=True)
@@ -246,37 +288,11 @@ def _joined(links: np.ndarray, count: int) -> np.ndarray:
     return np.asarray(found, np.int64)
 
 
-def _assemble(
-    rings: Rings, of_region: np.ndarray, group: np.ndarray, least_px: float
-) -> RegionPolygons:
-    """Polygons of whole groups from the rings of their regions, which count from 0."""
-    shells = np.flatnonzero(np.diff(rings.region, prepend=-1))
-    sizes = np.add.reduceat(rings.area, shells) if len(shells) else rings.area
-    begin = rings.xy[rings.offsets[shells]]
-    # Regions by group, and within a group by first pixel.
-    order = np.lexsort((begin[:, 0], begin[:, 1], group))
-    heads = np.flatnonzero(np.diff(group[order], prepend=-1))
-    areas = np.add.reduceat(sizes[order], heads) if len(heads) else sizes
-    kept = areas >= least_px
-    members = np.diff(np.append(heads, len(order)))
-    parts = _polygons(rings, shells)[order[np.repeat(kept, members)]]
-    members = members[kept]
-    starts = np.cumsum(members) - members
-    single = members == 1
-    polygons = np.empty(len(members), object)
-    polygons[single] = parts[starts[single]]
-    owner = np.repeat(np.cumsum(~single) - 1, members)
-    several = np.repeat(~single, members)
-    polygons[~single] = shapely.multipolygons(parts[several], indices=owner[several])
-    lead = order[heads[kept]]
-    return RegionPolygons(
-        of_region[lead].astype(np.int64), begin[lead][:, ::-1], areas[kept], polygons
-    )
-
-
-def _polygons(rings: Rings, shells: np.ndarray) -> np.ndarray:
+def _polygons(rings: Rings, shells: np.ndarray, transform: tuple[float, ...] | None) -> np.ndarray:
     offsets = (rings.offsets, np.append(shells, len(rings.region)))
-    found: np.ndarray = shapely.from_ragged_array(
-        shapely.GeometryType.POLYGON, rings.xy.astype(np.float64), offsets
-    )
+    xy = rings.xy.astype(np.float64)
+    if transform is not None:
+        a, b, c, d, e, f = transform
+        xy = xy @ np.array([[a, d], [b, e]]) + (c, f)
+    found: np.ndarray = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, offsets)
     return found

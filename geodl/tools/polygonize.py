@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,14 +107,14 @@ def region_polygons(
     """
     min_area = as_float(min_area, "min_area", minimum=0)
     simplify = as_float(simplify, "simplify", minimum=0)
-    transform = grid.affine
     work = Polygonizer(
         grid.height,
         grid.width,
         connectivity,
         junctions=simplify > 0,
-        least_px=min_area / abs(transform.determinant),
+        least_px=min_area / abs(grid.affine.determinant),
         dropped=dropped,
+        transform=grid.transform,
     )
     for row in range(0, grid.height, block_px):
         for col in range(0, grid.width, block_px):
@@ -121,15 +122,10 @@ def region_polygons(
             window = square.intersect(grid.window)
             work.add(*read(window), window)
     found = work.finish()
-    turn = np.array([[transform.a, transform.b], [transform.d, transform.e]])
-
-    def to_map(points: np.ndarray) -> np.ndarray:
-        return points @ turn.T + (transform.c, transform.f)
-
-    polygons = shapely.transform(found.polygons, to_map)
-    if simplify > 0 and len(polygons):
-        polygons = shapely.coverage_simplify(polygons, simplify)
-    return RegionPolygons(found.values, found.first, found.areas, polygons)
+    if simplify > 0 and len(found.polygons):
+        coarse = shapely.coverage_simplify(found.polygons, simplify)
+        found = replace(found, polygons=coarse)
+    return found
 
 
 def _whole(values: np.ndarray, valid: np.ndarray, name: str) -> np.ndarray:

@@ -79,6 +79,7 @@ def test_any_cut_gives_the_regions_of_the_whole(
     with pytest.MonkeyPatch.context() as patch:
         # So that open regions are carried over many sweeps.
         patch.setattr(module, "_SWEEP_AT", sweep_at)
+        patch.setattr(module, "_TRACED", sweep_at)
         again = cut(
             values, valid, (rows, cols), connectivity=connectivity, junctions=junctions,
             _sweep_at=sweep_at,
