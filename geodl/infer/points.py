@@ -22,7 +22,7 @@ from geodl.ops.point_blocks import overlapping_blocks
 
 # Points that a GPU takes at once; a CPU gains nothing by more than one block.
 _GPU_POINTS = 2**18
-# Blocks of one batch of a GPU are padded alike, so that a block's scores do not depend on others.
+# Batches that are made while the network runs.
 _PREPARED_AHEAD = 2
 
 
@@ -95,7 +95,8 @@ def tile_scores(
             )
             for b in blocks
         ]
-        batch = task.prepare(tables)
+        # A GPU looks for its neighbours itself.
+        batch = task.prepare(tables, device=None if device == "cpu" else device)
         seconds["prepare"] += time.perf_counter() - started
         return blocks, batch
 
