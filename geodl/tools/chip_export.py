@@ -28,6 +28,10 @@ from geodl.tools.chip_options import ChipOptions
 
 # More threads gain nothing: numpy and Python between the encoders hold them up.
 _WRITERS_MOST = 4
+# Of so many blocks the last ones end at about the same time.
+_BLOCKS_PER_THREAD = 8
+# Smaller blocks read the pixels at their edges too often.
+_LEAST_SHARED_PX = 1024
 _PACKAGES = ("geodl", "numpy", "rasterio", "shapely")
 
 
@@ -85,7 +89,8 @@ class _Run:
         return active_client() if self.call.client is None else self.call.client
 
     def run(self) -> str:
-        job, folder, options = self.job, self.folder, self.job.options
+        folder, options = self.folder, self.job.options
+        job = self._spread()
         started = time.time()
         folder.admit(job.fingerprint, overwrite=self.call.overwrite)
         with Ledger.open(
@@ -115,6 +120,17 @@ class _Run:
             self._write_manifest(job, summary, len(chips), started)
             ledger.remove()
         return str(folder.path)
+
+    def _spread(self) -> ExportJob:
+        """The job, in smaller blocks where a cluster would have too few to share evenly."""
+        job = self.job
+        if self._client is None or self.call.block_px is not None:
+            return job
+        wanted = _BLOCKS_PER_THREAD * sum(self._client.nthreads().values())
+        least = max(_LEAST_SHARED_PX, *job.options.tile_yx)
+        while job.plan.candidate_count < wanted and job.plan.block_px // 2 >= least:
+            job = replace(job, plan=replace(job.plan, block_px=job.plan.block_px // 2))
+        return job
 
     def _blocks(self, task: Any, specs: Any, total: int, ledger: Ledger, name: str) -> RunSummary:
         writing = self.handle is not None and name == "export"

@@ -385,3 +385,21 @@ def test_a_folder_without_permission_is_named(inputs: tuple[Path, Path], tmp_pat
     locked.mkdir(mode=0o500)
     with pytest.raises(OutputError, match="locked"):
         export(inputs, locked / "out")
+
+
+def test_a_cluster_gets_blocks_enough_to_share(
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chip_export, "_LEAST_SHARED_PX", 40)
+    one = export(inputs, tmp_path / "a")
+    with connect("local", workers=1, dashboard_address=None) as client:
+        other = export(inputs, tmp_path / "b", client=client)
+        alone = export(inputs, tmp_path / "c", client=client, block_size=160)
+    blocks = [
+        json.loads(Path(f"{path}.manifest.json").read_text())["blocks"]["total"]
+        for path in (one, other, alone)
+    ]
+    assert blocks[0] == 1
+    assert blocks[1] >= 8
+    assert blocks[2] < 8
+    assert content(one) == content(other) == content(alone)
