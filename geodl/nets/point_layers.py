@@ -24,7 +24,7 @@ class PointMLP(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, *, active: bool = True) -> None:
         layers: list[nn.Module] = [
             nn.Linear(inputs, outputs, bias=False),
-            nn.BatchNorm1d(outputs, momentum=0.05),
+            nn.BatchNorm1d(outputs, momentum=0.1),
         ]
         super().__init__(*layers, *([nn.LeakyReLU(SLOPE)] if active else []))
 

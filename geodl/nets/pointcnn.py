@@ -17,7 +17,7 @@ class DenseELU(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(
-            nn.Linear(inputs, outputs), nn.ELU(), nn.BatchNorm1d(outputs, momentum=0.05)
+            nn.Linear(inputs, outputs), nn.ELU(), nn.BatchNorm1d(outputs, momentum=0.1)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geodl.nets.point_layers import PointMLP, heights_above
+from geodl.nets.normalization import groups_for
+from geodl.nets.point_layers import heights_above
 from geodl.nets.sparse_conv import SparseCells, SparseConv, dense_map, same_joins, strided_joins
 from geodl.nets.voxels import lattice_shape
 
@@ -53,8 +54,8 @@ class VoxelFeatures(nn.Module):
 
     def __init__(self, columns: int, outputs: int) -> None:
         super().__init__()
-        self.layer = PointMLP(columns + 5, outputs)
-        self.join = PointMLP(2 * outputs, outputs)
+        self.layer = dense(columns + 5, outputs)
+        self.join = dense(2 * outputs, outputs)
 
     def forward(self, columns: Tensor, counts: Tensor) -> Tensor:
         """(S, columns) of points by voxel, ``counts`` (V,) of each, to (V, outputs)."""
@@ -100,11 +101,20 @@ class MiddleExtractor(nn.Module):
         return found[0], found[1], found[2]
 
 
+def dense(inputs: int, outputs: int) -> nn.Sequential:
+    """A layer shared by all points or voxels."""
+    return nn.Sequential(
+        nn.Linear(inputs, outputs, bias=False),
+        nn.GroupNorm(groups_for(outputs), outputs),
+        nn.ReLU(),
+    )
+
+
 def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """A 3 x 3 convolution of a map."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.1),
+        nn.GroupNorm(groups_for(outputs), outputs),
         nn.ReLU(),
     )
 
@@ -116,7 +126,7 @@ class RegionHead(nn.Module):
         super().__init__()
         self.enter = nn.Sequential(
             nn.Conv2d(inputs, width, 1, bias=False),
-            nn.BatchNorm2d(width, eps=1e-3, momentum=0.1),
+            nn.GroupNorm(groups_for(width), width),
             nn.ReLU(),
         )
         self.fine = nn.Sequential(convolution(width, width), convolution(width, width))

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geodl.nets.normalization import groups_for
+
 _SIDE = 3
 _OFFSETS = tuple(itertools.product(range(_SIDE), repeat=3))
 
@@ -160,7 +162,11 @@ def _gathered(features: Tensor, table: Tensor) -> Tensor:
 
 
 class SparseConv(nn.Module):
-    """A kernel of 3 x 3 x 3, batch normalisation over the cells, and ReLU."""
+    """A kernel of 3 x 3 x 3, group normalisation of each cell, and ReLU.
+
+    The paper's batch statistics need many blocks: on some dozens of them they lag so far behind
+    the weights that the network answers nonsense outside training.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -168,14 +174,11 @@ class SparseConv(nn.Module):
         # As of a dense layer over all inputs of an output; a third of the cells is occupied.
         bound = math.sqrt(3 / (inputs * len(_OFFSETS) / 3))
         nn.init.uniform_(self.weight, -bound, bound)
-        self.norm = nn.BatchNorm1d(outputs, eps=1e-3, momentum=0.1)
+        self.norm = nn.GroupNorm(groups_for(outputs), outputs)
 
     def forward(self, features: Tensor, joins: Joins) -> Tensor:
         """Features (outputs, O) of the output cells, of (inputs, C)."""
         found = GatheredProduct.apply(features, self.weight, joins.inputs, joins.outputs)
-        if self.training and len(found) == 1:
-            # A single cell has no statistics; twice the same has.
-            return torch.relu(self.norm(found.expand(2, -1))[:1])
         return torch.relu(self.norm(found))
 
 
