@@ -87,6 +87,12 @@ class Rings:
     region: np.ndarray
     area: np.ndarray
 
+    def of(self, wanted: np.ndarray) -> Rings:
+        """Those of the regions where a bool mask is True."""
+        kept, lengths = wanted[self.region], np.diff(self.offsets)
+        offsets = np.concatenate([[0], np.cumsum(lengths[kept])])
+        return Rings(self.xy[np.repeat(kept, lengths)], offsets, self.region[kept], self.area[kept])
+
 
 def find_corners(
     values: np.ndarray, regions: np.ndarray, row: int, col: int, *, junctions: bool

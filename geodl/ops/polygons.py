@@ -244,7 +244,10 @@ class Polygonizer:
         areas = np.add.reduceat(sizes[order], heads) if len(heads) else sizes
         kept = areas >= self.least_px
         members = np.diff(np.append(heads, len(order)))
-        parts = _polygons(rings, shells, self.transform)[order[np.repeat(kept, members)]]
+        chosen = order[np.repeat(kept, members)]
+        wanted = np.zeros(len(shells), bool)
+        wanted[chosen] = True
+        parts = _polygons(rings.of(wanted), self.transform)[(np.cumsum(wanted) - 1)[chosen]]
         members = members[kept]
         starts = np.cumsum(members) - members
         single = members == 1
@@ -288,7 +291,8 @@ def _joined(links: np.ndarray, count: int) -> np.ndarray:
     return np.asarray(found, np.int64)
 
 
-def _polygons(rings: Rings, shells: np.ndarray, transform: tuple[float, ...] | None) -> np.ndarray:
+def _polygons(rings: Rings, transform: tuple[float, ...] | None) -> np.ndarray:
+    shells = np.flatnonzero(np.diff(rings.region, prepend=-1))
     offsets = (rings.offsets, np.append(shells, len(rings.region)))
     xy = rings.xy.astype(np.float64)
     if transform is not None:
