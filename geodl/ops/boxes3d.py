@@ -57,11 +57,15 @@ def suppress_oriented(found: OrientedBoxes, max_overlap: float) -> OrientedBoxes
     DataError
         Numbers that are not finite.
     """
-    bounds = shapely.bounds(footprints(found.boxes)).reshape(-1, 4)
+    shapes = footprints(found.boxes)
+    area = shapely.area(shapes)
 
     def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return paired_overlap(found.boxes[first], found.boxes[second], solid=False)
+        shared = shapely.area(shapely.intersection(shapes[first], shapes[second]))
+        union = area[first] + area[second] - shared
+        return np.divide(shared, union, out=np.zeros(len(shared)), where=union > 0)
 
+    bounds = shapely.bounds(shapes).reshape(-1, 4)
     return found.take(suppress(bounds, found.scores, found.labels, max_overlap, overlap=overlap))
 
 
