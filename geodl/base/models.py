@@ -13,6 +13,7 @@ MODELS = Registry(
         "DFine": "geodl.models.d_fine:DFine",
         "FasterRCNN": "geodl.models.faster_rcnn:FasterRCNN",
         "RetinaNet": "geodl.models.retina_net:RetinaNet",
+        "ModelExtension": "geodl.models.model_extension:ModelExtension",
         "FeatureClassifier": "geodl.models.feature_classifier:FeatureClassifier",
         "MaskRCNN": "geodl.models.mask_rcnn:MaskRCNN",
         "YOLOv3": "geodl.models.yolov3:YOLOv3",

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from geodl.base.errors import BundleError, OptionError
+from geodl.bundle.code import code_of, trust, trusted_here
 from geodl.bundle.instantiate import instantiate
 from geodl.bundle.read import read_bundle
 from geodl.core.contract import ModelContract
@@ -31,10 +32,13 @@ class ModelRef:
         Absolute path of its EMD, DLPK or folder.
     sha256
         Of everything that changes the model's answers.
+    trusted
+        The sha256 of Python source in the package that the caller trusts; workers run it too.
     """
 
     path: str
     sha256: str
+    trusted: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,8 @@ def resolve_model(model: Any, folder: str | os.PathLike[str]) -> ModelRef:
         )
     bundle = read_bundle(path)
     bundle.require_own()
-    return ModelRef(str(path.resolve()), bundle.sha256)
+    code = code_of(bundle.parameters)
+    return ModelRef(str(path.resolve()), bundle.sha256, code if trusted_here(code) else None)
 
 
 def load_model(ref: ModelRef, device: str | torch.device = "cpu") -> LoadedModel:
@@ -131,6 +136,8 @@ def _load(ref: ModelRef, device: torch.device) -> LoadedModel:
             f"{ref.path} is another model than the run was planned with (sha256 {bundle.sha256}, "
             f"planned {ref.sha256}); plan the run again."
         )
+    if ref.trusted is not None and ref.trusted == code_of(bundle.parameters):
+        trust(bundle)
     net, task = instantiate(bundle)
     net.requires_grad_(False)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

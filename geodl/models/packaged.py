@@ -28,6 +28,10 @@ class Packaged:
         """Further top-level keys of the model definition, as documented for this class."""
         return {}
 
+    def package_files(self) -> dict[str, bytes]:
+        """Further files that the package cannot do without, by name."""
+        return {}
+
     def score_for_package(self) -> dict[str, Any]:
         """Metrics for the definition, EMD key to value; what ``compute_metrics`` asks for."""
         return {}

@@ -103,7 +103,7 @@ def _files(
         emd,
         write_weights(model.net),
         contract=contract,
-        extra=extra,
+        extra={**model.package_files(), **extra},
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from geodl.base.errors import BundleError, NotSupportedError, OptionError, SourceNotFoundError
 from geodl.base.options import as_bool, check_known
 from geodl.base.places import is_remote
+from geodl.bundle.code import trust
 from geodl.bundle.read import Bundle, read_bundle
 from geodl.catalog.catalog import Catalog
 from geodl.catalog.chosen import chosen_catalog
@@ -36,6 +37,9 @@ class Model:
         The path of an ``.emd``, a ``.dlpk`` or the folder that ``save`` returned; an item of a
         catalog; a definition as a dict or JSON text; or None, filled later by
         :meth:`from_model_path` or :meth:`from_json`.
+    trust_code
+        Let Python source in the package run, here and on the workers of a run: that of
+        ``ModelExtension``.
 
     Raises
     ------
@@ -45,7 +49,8 @@ class Model:
         There is nothing at the path.
     """
 
-    def __init__(self, model: Any = None) -> None:
+    def __init__(self, model: Any = None, *, trust_code: bool = False) -> None:
+        self._trust = as_bool(trust_code, "trust_code")
         self._path: Path | None = None
         if model is None:
             return
@@ -135,6 +140,9 @@ class Model:
         """
         if self._path is None:
             raise OptionError("This Model is empty; fill it with from_model_path() or from_json().")
+        if self._trust:
+            trust(read_bundle(self._path, verify=False))
+            self._trust = False
         return self._path
 
     def _bundle(self) -> Bundle:
