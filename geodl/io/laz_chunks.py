@@ -30,6 +30,8 @@ _BYTE14 = 14
 _MOST_RATIO = 100
 # Points that one chunk holds; the compressor's default is 50,000.
 _MOST_CHUNK_POINTS = 2**24
+# Larger than any file, small enough to be added up.
+_ABSURD = 2**40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,8 @@ def read_chunk_table(layout: LasLayout, read: ReadBytes, where: str) -> ChunkTab
     with panics_named(where, "the chunk table"):
         entries = lazrs.read_chunk_table_only(io.BytesIO(table), lazrs.LazVlr(laszip))
     # Some writers close with an empty chunk.
-    counts, lengths = np.array(entries, np.int64).reshape(-1, 2)[:needed].T.copy()
+    bounded = [(min(count, _ABSURD), min(length, _ABSURD)) for count, length in entries[:needed]]
+    counts, lengths = np.array(bounded, np.int64).reshape(-1, 2).T.copy()
     if not variable:
         counts[:] = size
         counts[-1] = layout.count - size * (needed - 1)

@@ -122,6 +122,24 @@ def test_damage_anywhere_gives_an_error_or_what_laspy_reads(
     assert 0 < errors < 40
 
 
+@pytest.mark.parametrize("name", ["b.laz", "c.laz"])
+def test_any_chunk_table_is_named_or_right(
+    files: dict[str, bytes], tmp_path: Path, name: str
+) -> None:
+    generator = np.random.default_rng(3)
+    data = files[name]
+    (start,) = struct.unpack_from("<I", data, 96)
+    (table,) = struct.unpack_from("<q", data, start)
+    path = tmp_path / name
+    for _ in range(60):
+        noise = generator.integers(0, 256, len(data) - table - 8, np.uint8).tobytes()
+        path.write_bytes(data[: table + 8] + noise)
+        try:
+            assert geodl.open_points(path).compute().sizes["point"] == 3000
+        except SourceError as error:
+            assert str(path) in str(error)  # noqa: PT017
+
+
 def test_layers_that_do_not_fit_their_chunk_never_reach_the_decoder(
     files: dict[str, bytes], tmp_path: Path
 ) -> None:
