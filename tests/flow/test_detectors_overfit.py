@@ -31,6 +31,10 @@ FEWER_REGIONS = {
     "rpn_post_nms_top_n_test": 200,
     "box_batch_size_per_image": 128,
 }
+FEW_QUERIES = {
+    "backbone": "resnet18", "num_queries": 40, "width": 64, "encoder_layers": 1,
+    "decoder_layers": 3,
+}  # fmt: skip
 # Arguments, epochs of two batches, and the rate.
 CASES: dict[str, tuple[dict[str, Any], int, float]] = {
     "SingleShotDetector": ({"backbone": "resnet18", "focal_loss": True, "drop": 0.0}, 100, 2e-3),
@@ -38,7 +42,12 @@ CASES: dict[str, tuple[dict[str, Any], int, float]] = {
     "RetinaNet": ({"backbone": "resnet18"}, 100, 1e-3),
     "YOLOv3": ({"backbone": "resnet18"}, 100, 1e-3),
     "EfficientDet": ({}, 100, 2e-3),
+    "DETReg": (FEW_QUERIES, 90, 1e-3),
+    "RTDetrV2": ({**FEW_QUERIES, "denoising_queries": 40}, 70, 1e-3),
+    "DFine": ({**FEW_QUERIES, "denoising_queries": 40}, 70, 1e-3),
 }
+# Least AP50 of those whose queries learn slowly, from random weights.
+LEAST = {"DETReg": 0.5, "RTDetrV2": 0.5, "DFine": 0.5}
 
 
 @pytest.fixture(scope="session")
@@ -92,4 +101,4 @@ def learned(name: str, chips: Path, place: Path) -> float:
 @pytest.mark.parametrize("name", list(CASES))
 def test_it_learns_eight_real_chips_by_heart(name: str, crown_chips: Path, tmp_path: Path) -> None:
     score = learned(name, crown_chips, tmp_path)
-    assert score >= 0.9, f"{name} reaches AP50 {score:.3f} only"
+    assert score >= LEAST.get(name, 0.9), f"{name} reaches AP50 {score:.3f} only"

@@ -30,6 +30,9 @@ REGIONS = {
     **REGION_DEFAULTS, "rpn_pre_nms_top_n_test": 20, "rpn_post_nms_top_n_test": 6,
     "finest_anchor_px": 8.0,
 }  # fmt: skip
+QUERIES = {
+    "backbone": BACKBONE, "num_queries": 12, "width": 64, "encoder_layers": 1, "decoder_layers": 2,
+}  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     "SingleShotDetector": {
         "backbone": BACKBONE, "grids": [8], "zooms": [1.0], "ratios": [[1.0, 1.0]], "drop": 0.0,
@@ -40,7 +43,17 @@ CASES: dict[str, dict[str, Any]] = {
     "MaskRCNN": {"backbone": BACKBONE, "pointrend": False, **REGIONS},
     "YOLOv3": {"backbone": BACKBONE, "anchors": [[8 + 4 * i, 9 + 3 * i] for i in range(9)]},
     "EfficientDet": {"backbone": "efficientdet_lite0", "anchor_scale": 1.0},
+    "DETReg": QUERIES,
+    "RTDetrV2": {**QUERIES, "denoising_queries": 0},
+    "DFine": {**QUERIES, "denoising_queries": 0},
 }  # fmt: skip
+
+
+def scores_objects(layer: nn.Conv2d | nn.Linear) -> bool:
+    """Whether a layer starts with low scores: of a transformer, for all of its outputs."""
+    if layer.bias is None or layer.bias.min() >= -1.5:
+        return False
+    return isinstance(layer, nn.Conv2d) or bool((layer.bias == layer.bias[0]).all())
 
 
 def lively(name: str, folder: Path) -> Any:
@@ -49,7 +62,7 @@ def lively(name: str, folder: Path) -> Any:
     model = MODELS[name].from_model(random_model(folder / "m", name, kind, CASES[name]))
     torch.manual_seed(1)
     for layer in model.net.modules():
-        if isinstance(layer, nn.Conv2d) and layer.bias is not None and layer.bias.min() < -1.5:
+        if isinstance(layer, nn.Conv2d | nn.Linear) and scores_objects(layer):
             # Scores of all sizes: where they are saturated, any of two boxes may be kept.
             nn.init.normal_(layer.weight, std=2 / layer.weight[0].numel() ** 0.5)
             nn.init.normal_(layer.bias, std=1.0)
@@ -62,7 +75,7 @@ def tiles() -> list[torch.Tensor]:
 
 
 # Those whose graphs take some seconds to write; MaskRCNN has all that FasterRCNN has.
-LARGE = {"EfficientDet", "FasterRCNN"}
+LARGE = {"DETReg", "DFine", "EfficientDet", "FasterRCNN", "RTDetrV2"}
 
 
 @pytest.mark.parametrize(
