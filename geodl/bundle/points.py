@@ -105,9 +105,8 @@ def _codes(reader: EmdReader, values: list[int]) -> tuple[int, ...]:
 
 def _above_zero(reader: EmdReader, key: str) -> float:
     value = reader.emd.get(key)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value) and value > 0:
-            return float(value)
+    if isinstance(value, int | float) and value is not True and 0 < value < math.inf:
+        return float(value)
     raise reader.fail(key, f"is {value!r}; expected a number above 0")
 
 

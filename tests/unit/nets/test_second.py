@@ -6,9 +6,7 @@ import math
 
 import torch
 
-from geodl.nets.second import (
-    Anchors,
-    SecondOutput,
+from geodl.nets.anchors3d import (
     bounds_overlap,
     decode,
     direction_bins,
@@ -17,6 +15,7 @@ from geodl.nets.second import (
     nearest_bounds,
     turned,
 )
+from geodl.nets.second import Anchors, SecondOutput
 
 
 def boxes(*rows: list[float]) -> torch.Tensor:
