@@ -10,6 +10,7 @@ _PUBLIC = {
     "Scene": "geodl.testing.scene:Scene",
     "check_model": "geodl.testing.conformance:check_model",
     "make_chips": "geodl.testing.chips:make_chips",
+    "make_cloud": "geodl.testing.cloud:make_cloud",
     "make_dates": "geodl.testing.scene:make_dates",
     "make_scene": "geodl.testing.scene:make_scene",
 }
