@@ -180,6 +180,46 @@ class YOLOv3(DetectorModel):
             image_path, threshold, nms_overlap, return_scores, visualize, resize, batch_size
         )
 
+    def predict_video(
+        self,
+        input_video_path: str | os.PathLike[str],
+        metadata_file: str | os.PathLike[str],
+        threshold: float = 0.1,
+        nms_overlap: float = 0.1,
+        track: bool = False,
+        visualize: bool = False,
+        output_file_path: str | os.PathLike[str] | None = None,
+        multiplex: bool = False,
+        multiplex_file_path: str | os.PathLike[str] | None = None,
+        tracker_options: Mapping[str, Any] = {
+            "assignment_iou_thrd": 0.3,
+            "vanish_frames": 40,
+            "detect_frames": 10,
+        },
+        visual_options: Mapping[str, Any] = {
+            "show_scores": True,
+            "show_labels": True,
+            "thickness": 2,
+            "fontface": 0,
+            "color": (255, 255, 255),
+        },
+        resize: bool = False,
+    ) -> None:
+        super().predict_video(
+            input_video_path,
+            metadata_file,
+            threshold,
+            nms_overlap,
+            track,
+            visualize,
+            output_file_path,
+            multiplex,
+            multiplex_file_path,
+            tracker_options,
+            visual_options,
+            resize,
+        )
+
     def show_results(  # type: ignore[override]  # the documented arguments, by name
         self, rows: int = 5, thresh: float = 0.1, nms_overlap: float = 0.1
     ) -> Figure:
