@@ -134,6 +134,7 @@ def classify_pixels(
         report=report,
         finalise=partial(_finish, options=options, zarr_format=zarr_format),
         store=region_store,
+        making={**options, "zarr_format": zarr_format},
         check=partial(_check, stated=any(options.values()), zarr_format=zarr_format),
     )
     return call.run(future=future, estimate=estimate, dry_run=dry_run)

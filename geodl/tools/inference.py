@@ -56,6 +56,7 @@ def run_job(
     progress: bool,
     future: RunFuture | None,
     store: Callable[[Job, Path], str] | None = None,
+    making: Mapping[str, Any] | None = None,
 ) -> Any:
     """Run a job's blocks and make its product; resumes what an earlier call left.
 
@@ -67,6 +68,8 @@ def run_job(
         Makes the product at a path from the run folder; returns what the tool returns.
     store
         Makes the store that blocks are written to, or finds it; returns its path.
+    making
+        How ``finalise`` makes the product; kept in the manifest.
     """
     client = active_client() if client is None else client
     started = time.time()
@@ -105,7 +108,8 @@ def run_job(
         speed = Speed.of(summary, job.plan.extent.pixels, processes)
         if progress:
             say(str(speed))
-        write_manifest(product.path, _manifest(job, plan, summary, speed, started))
+        manifest = _manifest(job, plan, summary, speed, started)
+        write_manifest(product.path, manifest | {"product": dict(making or {})})
         ledger.remove()
     product.publish()
     return result
@@ -170,7 +174,7 @@ class ToolCall:
     ----------
     suffixes
         Formats of the product; the first is the default.
-    finalise, store
+    finalise, store, making
         See :func:`run_job`.
     report
         Page that tells what a client's workers did.
@@ -197,6 +201,7 @@ class ToolCall:
     report: str | os.PathLike[str] | None
     finalise: Callable[[Job, Ledger, Path], Any]
     store: Callable[[Job, Path], str] | None = None
+    making: Mapping[str, Any] | None = None
     check: Callable[[Job, Product], None] | None = None
     join: Callable[[list[Any]], Any] = list
 
@@ -295,4 +300,5 @@ class ToolCall:
                 progress=self.progress,
                 future=handle,
                 store=self.store,
+                making=self.making,
             )

@@ -86,6 +86,8 @@ def test_small_areas_go_and_borders_are_simplified_together(
     raster = write_raster(blotches(120, 120))
     plain = go(raster, model, tmp_path / "a.parquet")
     found = go(raster, model, tmp_path / "b.parquet", min_area=20.0, simplify=2.0)
+    manifest = json.loads((tmp_path / "b.parquet.manifest.json").read_text())
+    assert manifest["product"] == {"min_area": 20.0, "simplify": 2.0, "zarr_format": 3}
     assert 0 < len(found) == int((plain.area >= 20).sum()) < len(plain)
     assert found.count_coordinates().sum() < plain.count_coordinates().sum()
     assert found.is_valid.all()
