@@ -26,6 +26,7 @@ from geodl.models.feature_layers import FeatureLayers
 from geodl.models.image_detection import read_picture
 from geodl.models.label_pictures import confusion_figure, hard_examples_figure
 from geodl.models.model import check_backend
+from geodl.models.score_export import ExportsScores
 from geodl.nets.backbones import backbone_names, timm_names
 from geodl.nets.resize import resized_chip
 from geodl.nets.tile_net import (
@@ -43,7 +44,7 @@ _PICTURE_IN = 5.0
 _SEVERAL = "MultiLabeled_Tiles"
 
 
-class FeatureClassifier(FeatureLayers, TorchModel):
+class FeatureClassifier(ExportsScores, FeatureLayers, TorchModel):
     """Classifier of chips around features, of one class each or of several.
 
     Chips of ``MultiLabeled_Tiles`` have any number of classes, those of other formats one.

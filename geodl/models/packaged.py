@@ -55,8 +55,8 @@ class Packaged:
             A folder to write, whose last part is the model's name; a bare name goes below the
             data's ``models`` folder.
         framework
-            ``"PyTorch"``. Detectors also write ``"torchscript"`` or ``"ONNX"`` (``"TF-ONNX"`` means
-            that too) into the package: a function of the raw pixels of one tile that runs
+            ``"PyTorch"``. Detectors and classifiers of pixels and images also write
+            ``"torchscript"`` or ``"ONNX"`` (``"TF-ONNX"`` means that too) into the package: a function of the raw pixels of one tile that runs
             without geodl.
         publish, gis
             Also publish the package in the catalog ``gis``, a :class:`geodl.Catalog`; None takes

@@ -10,10 +10,11 @@ from geodl.base.options import as_bool
 from geodl.models.base import TorchModel
 from geodl.models.pixel_options import ignored_classes, loss_parameters
 from geodl.models.pixel_scores import PixelScores
+from geodl.models.score_export import ExportsScores
 from geodl.nets.backbones import backbone_names, check_backbone, timm_names
 
 
-class PixelClassifier(PixelScores, TorchModel):
+class PixelClassifier(ExportsScores, PixelScores, TorchModel):
     """A TorchModel on :class:`geodl.tasks.pixels.PixelTask`; a subclass builds the network."""
 
     kind: ClassVar[Literal["pixels"]] = "pixels"

@@ -407,9 +407,8 @@ def test_the_optimizer_is_saved_when_asked(trained, data, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
-        ({"framework": "torchscript"}, NotSupportedError, "'PyTorch'"),
-        ({"framework": "TF-ONNX"}, NotSupportedError, "'PyTorch'"),
-        ({"framework": "ONNX"}, OptionError, "'PyTorch'"),
+        ({"framework": "tflite"}, NotSupportedError, "'PyTorch'"),
+        ({"framework": "Caffe"}, OptionError, "'PyTorch'"),
         ({"publish": True}, OptionError, "GEODL_CATALOG"),
         ({"overwrit": True}, UnknownOptionError, "'overwrite'"),
         ({"name_or_path": ""}, OptionError, "name"),
