@@ -201,6 +201,23 @@ def test_real_tiles_make_blocks_to_train_on(tmp_path, sample_data):
     assert sum(data.class_counts.values()) == 4 * total
 
 
+def test_a_copc_file_gives_the_blocks_of_its_las(tmp_path, sample_data):
+    made = []
+    for name in ("1.2-with-color.copc.laz", "1.2-with-color.las"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).symlink_to(sample_data / "lidar_formats" / name)
+        out = export_point_dataset(folder, tmp_path / f"{name}-out", 500.0, 8192, ["intensity"])
+        made.append([list(blocks_of(out / part)) for part in ("train", "val")])
+    for ours, theirs in zip(*made, strict=True):
+        assert len(ours) == len(theirs) > 0
+        # COPC orders points by its tree: blocks hold the same ones in another order.
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(
+                np.sort(one[1], axis=0), np.sort(other[1], axis=0), atol=1e-5
+            )
+
+
 def test_the_workers_of_a_client_write_the_same(tmp_path):
     for i in range(3):
         write_cloud(tmp_path / "in" / f"{i}.las", 100, seed=i)
