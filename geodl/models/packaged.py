@@ -56,8 +56,8 @@ class Packaged:
             data's ``models`` folder.
         framework
             ``"PyTorch"``. Detectors and classifiers of pixels and images also write
-            ``"torchscript"`` or ``"ONNX"`` (``"TF-ONNX"`` means that too) into the package: a function of the raw pixels of one tile that runs
-            without geodl.
+            ``"torchscript"`` or ``"ONNX"`` (``"TF-ONNX"`` means that too) into the package: a
+            function of the raw pixels of one tile that runs without geodl.
         publish, gis
             Also publish the package in the catalog ``gis``, a :class:`geodl.Catalog`; None takes
             the one that ``GEODL_CATALOG`` names.
