@@ -39,7 +39,7 @@ TINY: dict[str, dict[str, Any]] = {
         "rpn_post_nms_top_n_train": 16,
         "box_batch_size_per_image": 6,
         "box_detections_per_img": 2,
-    },  # fmt: skip
+    },
     "UnetClassifier": {"backbone": "resnet18"},
     "ChangeDetector": {},
     "MultiTaskRoadExtractor": {},
