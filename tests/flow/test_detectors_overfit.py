@@ -31,10 +31,8 @@ FEWER_REGIONS = {
     "rpn_post_nms_top_n_test": 200,
     "box_batch_size_per_image": 128,
 }
-FEW_QUERIES = {
-    "backbone": "resnet18", "num_queries": 40, "width": 64, "encoder_layers": 1,
-    "decoder_layers": 3,
-}  # fmt: skip
+FEW_QUERIES = {"backbone": "resnet18", "num_queries": 40, "width": 64, "encoder_layers": 1}
+NOISY_QUERIES = {**FEW_QUERIES, "decoder_layers": 2, "denoising_queries": 20}
 # Arguments, epochs of two batches, and the rate.
 CASES: dict[str, tuple[dict[str, Any], int, float]] = {
     "SingleShotDetector": ({"backbone": "resnet18", "focal_loss": True, "drop": 0.0}, 100, 2e-3),
@@ -42,9 +40,9 @@ CASES: dict[str, tuple[dict[str, Any], int, float]] = {
     "RetinaNet": ({"backbone": "resnet18"}, 100, 1e-3),
     "YOLOv3": ({"backbone": "resnet18"}, 100, 1e-3),
     "EfficientDet": ({}, 100, 2e-3),
-    "DETReg": (FEW_QUERIES, 90, 1e-3),
-    "RTDetrV2": ({**FEW_QUERIES, "denoising_queries": 40}, 70, 1e-3),
-    "DFine": ({**FEW_QUERIES, "denoising_queries": 40}, 70, 1e-3),
+    "DETReg": ({**FEW_QUERIES, "decoder_layers": 3}, 90, 1e-3),
+    "RTDetrV2": (NOISY_QUERIES, 50, 1e-3),
+    "DFine": (NOISY_QUERIES, 50, 1e-3),
 }
 # Least AP50 of those whose queries learn slowly, from random weights.
 LEAST = {"DETReg": 0.5, "RTDetrV2": 0.5, "DFine": 0.5}
