@@ -69,8 +69,15 @@ CASES = [
     Case("ConnectNet", "roads", {**RESNET, "mtl_model": "linknet"}, note="linknet"),
     Case("HEDEdgeDetector", "roads", RESNET, epochs=24),
     Case("BDCNEdgeDetector", "roads", RESNET, epochs=24),
-    Case("ChangeDetector", "dates", RESNET, epochs=16, note="PAM"),
-    Case("ChangeDetector", "dates", {**RESNET, "attention_type": "BAM"}, epochs=16, note="BAM"),
+    Case("ChangeDetector", "dates", RESNET, epochs=30, lr=3e-3, note="PAM"),
+    Case(
+        "ChangeDetector",
+        "dates",
+        {**RESNET, "attention_type": "BAM"},
+        epochs=30,
+        lr=3e-3,
+        note="BAM",
+    ),
 ]
 FLOORS = {"classes": 0.7, "roads": 0.8, "dates": 0.7}
 SCORES = {"classes": "mean IoU", "roads": "F1 at 3 px", "dates": "F1 of change"}
