@@ -27,7 +27,7 @@ def test_a_cluster_is_described(client: Client) -> None:
     address = client.scheduler_info(n_workers=0)["address"]
     found = examine_cluster(address, faults)
     assert faults == []
-    assert (found["workers"], found["threads"], found["memory_gb"]) == (2, 2, 2.0)
+    assert (found["workers"], found["threads"], found["memory_gb"]) == (2, 4, 2.0)
     assert found["scheduler"] == address
 
 
