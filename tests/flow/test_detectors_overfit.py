@@ -39,7 +39,7 @@ CASES: dict[str, tuple[dict[str, Any], int, float]] = {
     "FasterRCNN": ({"backbone": "resnet18", **FEWER_REGIONS}, 60, 5e-4),
     "RetinaNet": ({"backbone": "resnet18"}, 100, 1e-3),
     "YOLOv3": ({"backbone": "resnet18"}, 100, 1e-3),
-    "EfficientDet": ({}, 100, 2e-3),
+    "EfficientDet": ({}, 250, 3e-3),
     "DETReg": ({**FEW_QUERIES, "decoder_layers": 3}, 90, 1e-3),
     "RTDetrV2": (NOISY_QUERIES, 50, 1e-3),
     "DFine": (NOISY_QUERIES, 50, 1e-3),
