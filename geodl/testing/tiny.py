@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class TinyChange:
 class _Patches(Task):
     """Connected patches of bright pixels as boxes; nothing to train."""
 
-    kind = "objects"
+    kind: ClassVar[TaskKind] = "objects"
     metric_names = ()
 
     def detect(
@@ -135,8 +135,8 @@ class TinyInstances:
 
     @classmethod
     def build(cls, *, classes: ClassTable, bands: int, **_: Any) -> tuple[nn.Module, Task, bool]:
-        net, _, loaded = TinyObjects.build(classes=classes, bands=bands)
-        return net, _Outlined(classes), loaded
+        net = TinyObjects.build(classes=classes, bands=bands)[0]
+        return net, _Outlined(classes), False
 
 
 _CLASSES: Mapping[TaskKind, type] = {

@@ -150,7 +150,8 @@ def test_extras_are_those_promised(project: dict[str, Any]) -> None:
     extras = project["project"]["optional-dependencies"]
     assert set(extras) == {
         "detection", "transformers", "diffusion", "tabular", "points", "embeddings", "maps",
-        "video", "export", "s3", "catalog", "dashboard", "docs", "test", "cuda", "slurm", "mm", "all",
+        "video", "export", "s3", "catalog", "dashboard", "docs", "test", "cuda", "slurm", "mm",
+        "all",
     }  # fmt: skip
     inside = set(re.findall(r"\w+", extras["all"][0].partition("[")[2]))
     assert inside == set(extras) - {"all", "cuda", "slurm", "mm"}
