@@ -20,10 +20,11 @@ from geodl.base.errors import (
     SourceNotFoundError,
 )
 from geodl.base.files import read_json, write_json
-from geodl.base.options import as_float, check_choice, nearest
+from geodl.base.options import check_choice, nearest
 from geodl.base.places import is_remote, place, reached, remote_system, remove_tree
-from geodl.catalog.index import PAGE_NAME, ROOT_NAME, Entry, Index, entry_of
-from geodl.catalog.items import FACTS_KEY, KIND_KEY, KINDS, Described, described, make_item
+from geodl.catalog.index import PAGE_NAME, ROOT_NAME, Index, entry_of
+from geodl.catalog.items import KINDS, Described, described, make_item
+from geodl.catalog.search import as_bbox, fits
 from geodl.catalog.thumbnails import thumbnail
 
 _THUMBNAIL = "thumbnail.png"
@@ -265,7 +266,7 @@ class Catalog:
         """
         if kind is not None:
             check_choice(kind, KINDS, "kind")
-        area = None if bbox is None else _as_bbox(bbox)
+        area = None if bbox is None else as_bbox(bbox)
         entries = self._index.entries()
         found = []
         for item_id in self._index.ids():
@@ -273,7 +274,7 @@ class Catalog:
             item = self.get(item_id) if entry is None else None
             if entry is None and item is not None:
                 entry = entry_of(item.to_dict(include_self_link=False, transform_hrefs=False))
-            if entry is not None and _fits(item_id, entry, text, area, kind):
+            if entry is not None and fits(item_id, entry, text, area, kind):
                 found.append(item or self.get(item_id))
         return found
 
@@ -397,44 +398,3 @@ def _upload(found: Described, picture: bytes | None, folder: Path) -> None:
         system.put(str(path), f"{target}/{name}", recursive=path.is_dir())
     if picture is not None:
         (folder / _THUMBNAIL).write_bytes(picture)
-
-
-def _as_bbox(bbox: Sequence[float]) -> tuple[float, float, float, float]:
-    if isinstance(bbox, str) or len(bbox) != 4:
-        raise OptionError(f"bbox={bbox!r}: give west, south, east, north in degrees.")
-    west, south, east, north = (as_float(side, "bbox") for side in bbox)
-    if south > north:
-        raise OptionError(f"bbox={bbox!r}: its south lies beyond its north.")
-    return west, south, east, north
-
-
-def _fits(
-    item_id: str,
-    entry: Entry,
-    text: str | None,
-    area: tuple[float, float, float, float] | None,
-    kind: str | None,
-) -> bool:
-    if kind is not None and entry.get(KIND_KEY) != kind:
-        return False
-    if text is not None:
-        facts = entry.get(FACTS_KEY) or {}
-        parts = [item_id, entry.get("title"), entry.get("description"), *facts.values()]
-        if not any(text.casefold() in str(part).casefold() for part in parts):
-            return False
-    return area is None or _touches(entry.get("bbox"), area)
-
-
-def _touches(box: Any, area: tuple[float, float, float, float]) -> bool:
-    if not isinstance(box, list) or len(box) != 4:
-        return False
-    return box[1] <= area[3] and box[3] >= area[1] and _spans_meet(box[0], box[2], area[0], area[2])
-
-
-def _spans_meet(west: float, east: float, other_west: float, other_east: float) -> bool:
-    """Whether two ranges of longitude meet; a west beyond the east goes on around the globe."""
-    ours = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
-    theirs = [(other_west, other_east)]
-    if other_west > other_east:
-        theirs = [(other_west, 180.0), (-180.0, other_east)]
-    return any(a <= d and c <= b for a, b in ours for c, d in theirs)
