@@ -157,12 +157,13 @@ def test_chips_per_second_against_the_limit(
 
 
 MEMORY = """
-import resource, sys
+import sys
+from geodl.runtime.memory import peak_bytes
 from geodl.tools.export_training_data import export_training_data
 raster, labels, out = sys.argv[1:]
 export_training_data(raster, labels, "PNG", 256, 512, metadata_format="Classified_Tiles",
                      output_location=out, progress=False)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peak_bytes() / 2**20)
 """
 
 

@@ -91,13 +91,14 @@ def test_labels_against_the_bare_forward_loop(tmp_path: Path) -> None:
 
 
 MEMORY = """
-import json, resource, sys, time
+import json, sys, time
+from geodl.runtime.memory import peak_bytes
 from geodl.learn import classify_objects
 raster, model, points, output = sys.argv[1:]
 started = time.perf_counter()
 found = classify_objects(raster, model, None, points, output_name=output, progress=False)
 wall = time.perf_counter() - started
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+peak = peak_bytes() / 2**20
 print(json.dumps([peak, wall, int(found["ClassLabel"].notna().sum())]))
 """
 

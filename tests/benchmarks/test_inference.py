@@ -97,7 +97,8 @@ def test_end_to_end_against_the_bare_forward_loop(tmp_path: Path) -> None:
 
 
 MEMORY = """
-import json, resource, sys, time
+import json, sys, time
+from geodl.runtime.memory import peak_bytes
 from geodl.testing.tiny import register_tiny_models
 from geodl.testing.tiny import random_model, tiny_model
 from geodl.tools.classify_pixels import classify_pixels
@@ -106,7 +107,7 @@ raster, model, output = sys.argv[1:]
 started = time.perf_counter()
 classify_pixels(raster, model, {"predict_background": True}, output, progress=False)
 wall = time.perf_counter() - started
-print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, wall]))
+print(json.dumps([peak_bytes() / 2**20, wall]))
 """
 
 

@@ -68,8 +68,9 @@ def test_decoding_uses_the_cores(cloud: Path) -> None:
 
 
 CHILD = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
+from geodl.runtime.memory import peak_bytes
 from geodl.testing.cloud import make_cloud
 from geodl.testing.tiny_points import register_tiny_points
 from geodl.tools.classify_points import classify_points
@@ -77,7 +78,7 @@ register_tiny_points()
 cloud, model, output = sys.argv[1:]
 started = time.perf_counter()
 result = classify_points(cloud, model, output, progress=False, overwrite=True)
-print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.perf_counter() - started, peak_bytes() / 2**20)
 """
 
 

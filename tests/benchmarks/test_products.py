@@ -15,12 +15,13 @@ pytestmark = pytest.mark.bench
 
 # Each piece of work runs in a process of its own, so that its peak memory is its own too.
 PROLOGUE = """
-import json, resource, sys, time
+import json, sys, time
+from geodl.runtime.memory import peak_bytes
 import numpy as np
 from pathlib import Path
 folder = Path(sys.argv[1])
 def peak_mb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_bytes() / 2**20
 def say(**facts):
     print(json.dumps(facts))
 """

@@ -194,7 +194,8 @@ def test_a_suffix_without_a_writer_lists_those_with_one(tmp_path, labels):
 
 
 MEMORY = """
-    import resource, sys
+    import sys
+    from geodl.runtime.memory import peak_bytes
     import numpy as np
     from geodl.core.grid import GeoGrid, Window
     from geodl.io.regions import RegionStore
@@ -208,9 +209,9 @@ MEMORY = """
     band = np.tile(band, (1, 1, side // 128))
     for row in range(0, side, 512):
         store.write(Window(row=row, col=0, height=512, width=side), band)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     write_raster(store, f"{folder}/{side}.tif")
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print((peak_bytes() - before) / 2**20)
 """
 
 
