@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections import Counter
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from geodl.runtime.clusters.spec import Started
-
-logger = logging.getLogger(__name__)
 
 __all__ = ["active_client", "available_cores", "connect", "prepare_workers"]
 
@@ -89,18 +86,16 @@ def connect(target: str | os.PathLike[str] = "local", **options: Any) -> Client:
 
 
 def _launch(kind: str, options: Mapping[str, Any]) -> Client:
-    from distributed import Client
-
+    from geodl.runtime.clusters.client import ClusterClient
     from geodl.runtime.clusters.spec import Spec
 
     launcher = LAUNCHERS[kind]
     started: Started = launcher.start(Spec.of(kind, options, launcher.options))
     try:
-        client = Client(started.cluster)
+        client = ClusterClient(started.cluster)
     except BaseException:
         started.cluster.close()
         raise
-    _close_cluster_with(client, started.cluster)
     try:
         client.wait_for_workers(started.expected, timeout=started.within_s)
     except TimeoutError:
@@ -133,22 +128,6 @@ def _scheduler_file(path: str) -> str:
             f"{path} is no scheduler file of Dask (it names no address); a recipe ends in .yaml"
         )
     return path
-
-
-def _close_cluster_with(client: Client, cluster: Any) -> None:
-    """Stop the cluster when the client is closed, so that no worker outlives a script."""
-    close = client.close
-
-    def close_both(*args: Any, **kwargs: Any) -> Any:
-        done = close(*args, **kwargs)
-        try:
-            cluster.close()
-        except OSError as error:
-            # A scheduler that has died cannot be told; its workers end without it.
-            logger.warning("the cluster was lost before it was closed: %s", error)
-        return done
-
-    client.close = close_both  # type: ignore[method-assign]
 
 
 def active_client() -> Client | None:
