@@ -137,6 +137,16 @@ def _close_figures() -> Iterator[None]:
         sys.modules["matplotlib.pyplot"].close("all")
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_stays() -> Iterator[None]:
+    """Packages that take over Ctrl-C when they are imported must be kept from it."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    after = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+    assert after is before, f"this test left {after} as the handler of Ctrl-C"
+
+
 @pytest.fixture(scope="session")
 def scene(make_once: MakeOnce) -> Any:
     """A generated scene of 256 x 256 pixels with buildings and trees (``geodl.testing.Scene``)."""

@@ -136,7 +136,7 @@ def check(case: Case, clients: dict[int, Client | None], models: dict[str, str])
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=QUIET)
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=QUIET)
 @given(case=cases())
 def test_one_answer(case: Case, clients: dict[int, Client | None], models: dict[str, str]) -> None:
     check(case, clients, models)

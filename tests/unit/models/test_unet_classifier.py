@@ -286,6 +286,7 @@ def test_save_writes_the_documented_files(saved):
     assert found == {
         "colours.emd", "colours.safetensors", "colours.dlpk", "model_metrics.html",
         "ModelCharacteristics/loss_graph.png", "ModelCharacteristics/show_results.png",
+        "MODEL_CARD.md", "training.json",
     }  # fmt: skip
     page = (saved / "model_metrics.html").read_text()
     assert "resnet18" in page
