@@ -10,6 +10,7 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["GEODL_OFFLINE"] = "1"
 
 import pickle
+import signal
 import subprocess
 import sys
 import uuid
