@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from distributed import Client
+from distributed.core import Status
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class ClusterClient(Client):  # type: ignore[misc]
             except OSError as error:
                 # A scheduler that has died cannot be told; its workers end without it.
                 logger.warning("the cluster was lost before it was closed: %s", error)
+                cluster.status = Status.closed
         return done
 
     def __del__(self) -> None:

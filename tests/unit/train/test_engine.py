@@ -3,6 +3,7 @@ import io
 import logging
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -181,6 +182,15 @@ def test_poison_in_the_first_epoch_leaves_the_weights_before_the_fit(net, task, 
     assert same(weights(net), before)
 
 
+@pytest.fixture
+def _ctrl_c() -> Iterator[None]:
+    """Python's own handler: a shell that runs the tests in the background lets them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c")
 def test_ctrl_c_keeps_what_is_finished(net, task, batches):
     seen = []
 
