@@ -13,9 +13,8 @@ from geodl.io.points import cloud_of
 from geodl.runtime.connect import active_client
 from geodl.runtime.future import RunFuture, start
 from geodl.tools.open_points import open_points
-from geodl.tools.point_copies import check_targets
+from geodl.tools.point_copies import check_targets, copy_targets
 from geodl.tools.point_job import (
-    copy_targets,
     estimated_point_hours,
     prepared_points,
     run_points,

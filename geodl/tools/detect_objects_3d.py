@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,8 +16,8 @@ from geodl.base.errors import ModelDataError
 from geodl.bundle import load_model, resolve_model
 from geodl.core.classes import ClassTable
 from geodl.core.oriented import OrientedBoxes
+from geodl.core.points import PointPlan
 from geodl.infer.boxes3d import DetectedTiles, from_payload, joined
-from geodl.io.manifest import write_manifest
 from geodl.io.point_cells import SortedCloud
 from geodl.io.points import cloud_of
 from geodl.io.writers import FEATURE_SUFFIXES, write_features
@@ -26,17 +25,13 @@ from geodl.ops.boxes3d import footprints, suppress_oriented
 from geodl.runtime.connect import active_client
 from geodl.runtime.future import RunFuture, start
 from geodl.runtime.ledger import Ledger
-from geodl.runtime.run import run_blocks
 from geodl.tasks.objects import as_share
 from geodl.tools.device import run_device
-from geodl.tools.inference import kept_model
 from geodl.tools.point_job import (
     PointRun,
-    cancel_event,
     check_dimensions,
     estimated_point_hours,
-    point_manifest,
-    sorted_cloud,
+    run_points,
     tile_sizes,
 )
 from geodl.tools.product import Product
@@ -68,6 +63,19 @@ class BoxJob(PointRun):
             threshold=self.threshold,
             nms_overlap=self.nms_overlap,
         )
+
+    def run_plan(self, cloud: SortedCloud) -> PointPlan:
+        plan = self.plan(cloud)
+        return replace(plan, tiles=with_neighbours(plan.tiles))
+
+    def finish(self, ledger: Ledger, plan: PointPlan, path: Path) -> GeoDataFrame:
+        """Drop what is found twice and write the features."""
+        parts = [OrientedBoxes.none(), *(from_payload(data) for _, data in ledger.payloads())]
+        found = suppress_oriented(joined(parts), self.nms_overlap)
+        features = box_features(found, self.contract.classes, self.cloud.crs)
+        write_features(features, path)
+        features.attrs["path"] = str(path)
+        return features
 
 
 def detect_objects_3d(
@@ -150,7 +158,7 @@ def detect_objects_3d(
 
     def make(handle: RunFuture | None) -> Any:
         with _prepared(points, model, **options) as job:
-            return _run(job, product, client=client, progress=progress, future=handle)
+            return run_points(job, product, client=client, progress=progress, future=handle)
 
     # With future=True a RunFuture, as documented.
     result: Any = start(make) if future else make(None)
@@ -205,48 +213,6 @@ def _prepared(
             threshold=threshold,
             nms_overlap=nms_overlap,
         )
-
-
-def _run(
-    job: BoxJob, product: Product, *, client: Any, progress: bool, future: RunFuture | None
-) -> GeoDataFrame:
-    """Do all tiles that the run folder does not hold yet; write product and manifest."""
-    started, clock = time.time(), time.monotonic()
-    with Ledger.open(
-        product.run_folder,
-        job.fingerprint,
-        job.layout(),
-        dict(job.settings),
-        overwrite=product.overwrite,
-    ) as ledger:
-        if ledger.resumed:
-            job = replace(job, **ledger.layout)
-        job = replace(job, model=kept_model(job.model, ledger.folder))
-        options = {"client": client, "progress": progress, "cancel": cancel_event(future)}
-        cloud, sorting = sorted_cloud(job, ledger.folder / "sorted", options)
-        plan = job.plan(cloud)
-        plan = replace(plan, tiles=with_neighbours(plan.tiles))
-        summary = run_blocks(
-            job.task(cloud, ledger.folder),
-            plan.blocks(),
-            len(plan),
-            ledger=ledger,
-            name="detect_objects_3d",
-            watch=None if future is None else future.watch,
-            **options,
-        )
-        before = time.monotonic()
-        parts = [OrientedBoxes.none(), *(from_payload(data) for _, data in ledger.payloads())]
-        found = suppress_oriented(joined(parts), job.nms_overlap)
-        features = box_features(found, job.contract.classes, job.cloud.crs)
-        write_features(features, product.path)
-        summary.seconds["finalise"] = time.monotonic() - before
-        summary.seconds["sort"] = sum(sorting.seconds.values())
-        summary.wall_s = time.monotonic() - clock
-        write_manifest(product.path, point_manifest(job, plan, summary, started))
-        ledger.remove()
-    features.attrs["path"] = str(product.path)
-    return features
 
 
 def with_neighbours(tiles: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from geodl.base.errors import OptionError
 from geodl.io.cloud import Cloud
+from geodl.io.copc import read_octree
 from geodl.io.las_copy import check_copy, copy_cloud, most_code, with_values
 from geodl.io.las_file import LasFile
 from geodl.io.las_records import ExtraColumn
@@ -108,6 +109,22 @@ def check_targets(cloud: Cloud, targets: Sequence[Path], rules: ClassRules) -> N
                 f"{'confidence' if twice[0] == 'confidence' else 'probabilities'}."
             )
         check_copy(file, target, rules.columns())
+
+
+def copy_targets(cloud: Cloud, product: Path) -> list[Path]:
+    """Where the copy of each file goes: the product, or files of their names inside it."""
+    if len(cloud.files) == 1:
+        return [product]
+    stems = [file.location.stem for file in cloud.files]
+    targets = []
+    for number, file in enumerate(cloud.files):
+        stem = stems[number]
+        if stems.count(stem) > 1:
+            stem = f"{stem}_{number}"
+        if read_octree(file.layout) is None:
+            stem = stem.removesuffix(".copc")
+        targets.append(product / f"{stem}{'.laz' if file.layout.compressed else '.las'}")
+    return targets
 
 
 def write_copies(

@@ -23,7 +23,6 @@ from geodl.core.contract import ModelContract
 from geodl.core.points import PointInput, PointPlan
 from geodl.infer.points import ClassifiedTiles, label_dtype, needed_dimensions
 from geodl.io.cloud import Cloud
-from geodl.io.copc import read_octree
 from geodl.io.manifest import write_manifest
 from geodl.io.point_cells import PartSpec, SortBlocks, SortedCloud, part_stem
 from geodl.io.points import cloud_of
@@ -32,7 +31,7 @@ from geodl.runtime.ledger import Ledger
 from geodl.runtime.run import RunSummary, run_blocks
 from geodl.tools.device import run_device
 from geodl.tools.inference import kept_model
-from geodl.tools.point_copies import ClassRules, write_copies
+from geodl.tools.point_copies import ClassRules, copy_targets, write_copies
 from geodl.tools.product import Product
 
 # Points of a tile with its buffer, as far as the density of the whole cloud tells: some 100 MB.
@@ -42,6 +41,8 @@ _CELLS_PER_TILE = 16
 _MOST_TILE_POINTS = 2 * TILE_POINTS
 _PACKAGES = ("geodl", "torch", "numpy", "laspy", "lazrs", "dask")
 _TRIED_TILES = 4
+# Folder of a run that holds the classes of each tile.
+_LABELS = "labels"
 _RULES = ("overwrite", "keep", "write")
 
 
@@ -92,9 +93,17 @@ class PointRun(ABC):
             counts = cloud.tile_counts(cells)
         return PointPlan(size=size, buffer=self.buffer, tiles=tuple(counts))
 
+    def run_plan(self, cloud: SortedCloud) -> PointPlan:
+        """The tiles that a run does: those that hold points, and what else may own a result."""
+        return self.plan(cloud)
+
     @abstractmethod
     def task(self, cloud: SortedCloud, folder: Path) -> Any:
         """The block task over the sorted cloud; what it keeps in files goes into ``folder``."""
+
+    @abstractmethod
+    def finish(self, ledger: Ledger, plan: PointPlan, path: Path) -> Any:
+        """Make the product at ``path`` of what the tiles left in the run folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +119,27 @@ class PointJob(PointRun):
     rules: ClassRules
 
     def task(self, cloud: SortedCloud, folder: Path) -> ClassifiedTiles:
+        labels = folder / _LABELS
+        labels.mkdir(exist_ok=True)
         return ClassifiedTiles(
             cloud=cloud,
             model=self.model,
             device=self.device,
-            folder=folder,
+            folder=labels,
             confidence=self.rules.confidence,
             probabilities=self.rules.probabilities,
             write_codes=self.rules.write,
         )
+
+    def finish(self, ledger: Ledger, plan: PointPlan, path: Path) -> None:
+        """Write the copies of the files."""
+        rules = self.rules
+        dtype = label_dtype(
+            self.points, confidence=rules.confidence, probabilities=rules.probabilities
+        )
+        names = [ledger.folder / _LABELS / f"{row}_{col}.npy" for row, col in plan.tiles]
+        targets = copy_targets(self.cloud, path)
+        write_copies(self.cloud, targets, names, dtype, rules, ledger.folder)
 
 
 @contextmanager
@@ -242,9 +263,14 @@ def tile_sizes(
 
 
 def run_points(
-    job: PointJob, product: Product, *, client: Any, progress: bool, future: RunFuture | None
-) -> None:
-    """Do all that the run folder does not hold yet, and write product and manifest."""
+    job: PointRun, product: Product, *, client: Any, progress: bool, future: RunFuture | None
+) -> Any:
+    """Do all that the run folder does not hold yet, and write product and manifest.
+
+    Returns
+    -------
+    What ``job.finish`` returns.
+    """
     started, clock = time.time(), time.monotonic()
     with Ledger.open(
         product.run_folder,
@@ -256,37 +282,27 @@ def run_points(
         if ledger.resumed:
             job = replace(job, **ledger.layout)
         job = replace(job, model=kept_model(job.model, ledger.folder))
-        options = {"client": client, "progress": progress, "cancel": cancel_event(future)}
+        cancel = threading.Event() if future is None else future.stop
+        options = {"client": client, "progress": progress, "cancel": cancel}
         cloud, sorting = sorted_cloud(job, ledger.folder / "sorted", options)
-        plan = job.plan(cloud)
-        labels = ledger.folder / "labels"
-        labels.mkdir(exist_ok=True)
+        plan = job.run_plan(cloud)
         summary = run_blocks(
-            job.task(cloud, labels),
+            job.task(cloud, ledger.folder),
             plan.blocks(),
             len(plan),
             ledger=ledger,
-            name="classify_points",
+            name=job.settings["tool"],
             watch=None if future is None else future.watch,
             **options,
         )
         before = time.monotonic()
-        dtype = label_dtype(
-            job.points, confidence=job.rules.confidence, probabilities=job.rules.probabilities
-        )
-        names = [labels / f"{row}_{col}.npy" for row, col in plan.tiles]
-        targets = copy_targets(job.cloud, product.path)
-        write_copies(job.cloud, targets, names, dtype, job.rules, ledger.folder)
+        result = job.finish(ledger, plan, product.path)
         summary.seconds["finalise"] = time.monotonic() - before
         summary.seconds["sort"] = sum(sorting.seconds.values())
         summary.wall_s = time.monotonic() - clock
         write_manifest(product.path, point_manifest(job, plan, summary, started))
         ledger.remove()
-
-
-def cancel_event(future: RunFuture | None) -> threading.Event:
-    """What stops a run: its future's, or one that nobody sets."""
-    return threading.Event() if future is None else future.stop
+    return result
 
 
 def sorted_cloud(
@@ -312,22 +328,6 @@ def sorted_cloud(
         )
     stems = [part_stem(part) for part in parts]
     return SortedCloud.gather(folder, stems, job.cell), summary
-
-
-def copy_targets(cloud: Cloud, product: Path) -> list[Path]:
-    """Where the copy of each file goes: the product, or files of their names inside it."""
-    if len(cloud.files) == 1:
-        return [product]
-    stems = [file.location.stem for file in cloud.files]
-    targets = []
-    for number, file in enumerate(cloud.files):
-        stem = stems[number]
-        if stems.count(stem) > 1:
-            stem = f"{stem}_{number}"
-        if read_octree(file.layout) is None:
-            stem = stem.removesuffix(".copc")
-        targets.append(product / f"{stem}{'.laz' if file.layout.compressed else '.las'}")
-    return targets
 
 
 def estimated_point_hours(job: PointRun) -> float:
