@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from geodl.core.oriented import OrientedBoxes
 from geodl.nets.voxels import make_voxels
-from geodl.ops.average_precision import mean_precision
 from geodl.ops.boxes3d import footprints, oriented_precision, suppress_oriented
-from geodl.tasks.base import Batch, Item, Meter, Task
-from geodl.tasks.objects import as_share
+from geodl.tasks.base import Batch, Item, Task
+from geodl.tasks.objects import PrecisionMeter, as_share
 
 VALIDATION_THRESHOLD = 0.05
 VALIDATION_IOU = 0.5
@@ -194,36 +193,11 @@ def median_height(points: Tensor) -> Tensor:
     return points[:, 2].median() if len(points) else points.new_zeros(())
 
 
-class OrientedMeter(Meter):
-    """Average precision of a pass by the overlap of volumes; holds boxes only.
-
-    Parameters
-    ----------
-    class_count
-        K.
-    iou_threshold
-        Least overlap of a match.
-    """
-
-    def __init__(self, class_count: int, iou_threshold: float = VALIDATION_IOU) -> None:
-        self.class_count = class_count
-        self.iou_threshold = iou_threshold
-        self.truth: list[tuple[np.ndarray, np.ndarray]] = []
-        self.found: list[OrientedBoxes] = []
-
-    def update(self, result: Mapping[str, Any], batch: Batch) -> None:
-        self.found.extend(result["state"])
-        self.truth.extend(
-            (target["boxes"].cpu().numpy(), target["labels"].cpu().numpy())
-            for target in batch["target"]
-        )
+class OrientedMeter(PrecisionMeter):
+    """Average precision of boxes in space by the overlap of volumes."""
 
     def by_class(self) -> np.ndarray:
-        """float64 (K,): average precision; NaN for a class without truth."""
         return oriented_precision(self.truth, self.found, self.class_count, self.iou_threshold)
-
-    def compute(self) -> dict[str, float]:
-        return {"average_precision": mean_precision(self.by_class())}
 
 
 def _suppressed(

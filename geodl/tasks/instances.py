@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from geodl.base.options import as_float, check_choice
 from geodl.core.detections import Detections
-from geodl.ops.average_precision import encode_masks, mask_precision, mean_precision
+from geodl.ops.average_precision import encode_masks, mask_precision
 from geodl.ops.nms import suppress
-from geodl.tasks.base import Batch, Item, Meter
-from geodl.tasks.objects import VALIDATION_IOU, ObjectTask, as_share
+from geodl.tasks.base import Batch, Item
+from geodl.tasks.objects import ObjectTask, PrecisionMeter, as_share
 
 DrawMode = Literal["bbox", "mask", "bbox_mask"]
 DRAW_MODES: tuple[DrawMode, ...] = ("bbox", "mask", "bbox_mask")
@@ -178,22 +178,8 @@ def _tinted(picture: np.ndarray, masks: np.ndarray, alpha: float, cmap: str) -> 
     return tinted
 
 
-class InstanceMeter(Meter):
-    """Average precision of masks; holds them compressed.
-
-    Parameters
-    ----------
-    class_count
-        K.
-    iou_threshold
-        Least IoU of two masks for a match.
-    """
-
-    def __init__(self, class_count: int, iou_threshold: float = VALIDATION_IOU) -> None:
-        self.class_count = class_count
-        self.iou_threshold = iou_threshold
-        self.truth: list[tuple[Sequence[Any], np.ndarray]] = []
-        self.found: list[tuple[Sequence[Any], Detections]] = []
+class InstanceMeter(PrecisionMeter):
+    """Average precision of masks by IoU; holds them compressed."""
 
     def update(self, result: Mapping[str, Any], batch: Batch) -> None:
         for one in result["state"]:
@@ -203,8 +189,4 @@ class InstanceMeter(Meter):
             self.truth.append((encode_masks(masks), labels))
 
     def by_class(self) -> np.ndarray:
-        """float64 (K,): average precision; NaN for a class without truth."""
         return mask_precision(self.truth, self.found, self.class_count, (self.iou_threshold,))[:, 0]
-
-    def compute(self) -> dict[str, float]:
-        return {"average_precision": mean_precision(self.by_class())}

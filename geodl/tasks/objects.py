@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -155,22 +156,22 @@ class ObjectTask(Task):
         return red / 255, green / 255, blue / 255
 
 
-class BoxMeter(Meter):
-    """Average precision of a pass; holds boxes only, some 50 bytes per object.
+class PrecisionMeter(Meter):
+    """Average precision of a pass; holds what was found and what is true, for all chips.
 
     Parameters
     ----------
     class_count
         K.
     iou_threshold
-        Least IoU of a match.
+        Least overlap of a match.
     """
 
     def __init__(self, class_count: int, iou_threshold: float = VALIDATION_IOU) -> None:
         self.class_count = class_count
         self.iou_threshold = iou_threshold
-        self.truth: list[tuple[np.ndarray, np.ndarray]] = []
-        self.found: list[Detections] = []
+        self.truth: list[Any] = []
+        self.found: list[Any] = []
 
     def update(self, result: Mapping[str, Any], batch: Batch) -> None:
         self.found.extend(result["state"])
@@ -179,13 +180,20 @@ class BoxMeter(Meter):
             for target in batch["target"]
         )
 
+    @abstractmethod
     def by_class(self) -> np.ndarray:
         """float64 (K,): average precision; NaN for a class without truth."""
-        threshold = (self.iou_threshold,)
-        return average_precision(self.truth, self.found, self.class_count, threshold)[:, 0]
 
     def compute(self) -> dict[str, float]:
         return {"average_precision": mean_precision(self.by_class())}
+
+
+class BoxMeter(PrecisionMeter):
+    """Average precision of boxes by IoU; holds some 50 bytes per object."""
+
+    def by_class(self) -> np.ndarray:
+        threshold = (self.iou_threshold,)
+        return average_precision(self.truth, self.found, self.class_count, threshold)[:, 0]
 
 
 def as_share(value: Any, name: str) -> float:
