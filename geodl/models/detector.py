@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from geodl.base.options import as_bool, as_int
@@ -21,13 +19,11 @@ from geodl.models.image_detection import (
     documented_answer,
     read_picture,
 )
-from geodl.ops.average_precision import mean_precision
+from geodl.models.precision_scores import PrecisionScores
 from geodl.tasks.objects import BoxMeter, ObjectTask, as_share
-from geodl.train.device import net_device
-from geodl.train.evaluate import evaluate
 
 
-class DetectorModel(ExportsDetector, TorchModel):
+class DetectorModel(PrecisionScores, ExportsDetector, TorchModel):
     """A model that finds boxes; a subclass has its documented constructor and ``build``."""
 
     kind: ClassVar[Literal["objects"]] = "objects"
@@ -74,32 +70,10 @@ class DetectorModel(ExportsDetector, TorchModel):
         ModelDataError
             The model was opened without data.
         """
-        scores = self._scores(detect_thresh, iou_thresh, as_bool(show_progress, "show_progress"))
-        if as_bool(mean, "mean"):
-            return mean_precision(scores)
-        return dict(zip(self.task.classes.names, scores.tolist(), strict=True))
-
-    def _scores(self, detect_thresh: float, iou_thresh: float, progress: bool) -> np.ndarray:
-        """float64 (K,): average precision; NaN for a class without truth."""
-        data = self._need_data("average_precision_score()")
         threshold = as_share(detect_thresh, "detect_thresh")
         task = type(self.task)(self.task.classes, **{**self.task.options, "threshold": threshold})
         meter = BoxMeter(len(task.classes), as_share(iou_thresh, "iou_thresh"))
-        evaluate(
-            self.net,
-            task,
-            data.valid_loader(task.collate),
-            net_device(self.net),
-            meter=meter,
-            progress=progress,
-        )
-        return meter.by_class()
-
-    def score_for_package(self) -> dict[str, Any]:
-        """Average precision of the classes that occur, for the definition."""
-        scores = zip(self.task.classes.names, self._scores(0.2, 0.1, False).tolist(), strict=True)
-        known = {name: score for name, score in scores if not math.isnan(score)}
-        return {"average_precision_score": known}
+        return self._precision(task, meter, mean, progress=as_bool(show_progress, "show_progress"))
 
     def predict(
         self,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -28,21 +27,19 @@ from geodl.models.image_detection import (
 )
 from geodl.models.model import check_backend
 from geodl.models.object_sizes import finest_anchor_px
+from geodl.models.precision_scores import PrecisionScores
 from geodl.models.region_options import REGION_DEFAULTS, region_options
 from geodl.models.resnet_backbones import ResNetBackbones
 from geodl.nets.backbones import check_backbone, make_backbone
 from geodl.nets.masks import MaskRegionNet, PointMaskNet
-from geodl.ops.average_precision import mean_precision
 from geodl.tasks.base import Task
 from geodl.tasks.instances import InstanceMeter, InstanceTask
 from geodl.tasks.objects import as_share
-from geodl.train.device import net_device
-from geodl.train.evaluate import evaluate
 
 _DEFAULT_BACKBONE = "resnet50"
 
 
-class MaskRCNN(ResNetBackbones, ExportsDetector, TorchModel):
+class MaskRCNN(ResNetBackbones, PrecisionScores, ExportsDetector, TorchModel):
     """Objects with masks, in two stages (He et al. 2017, 1703.06870), with a feature pyramid.
 
     Parameters
@@ -169,28 +166,9 @@ class MaskRCNN(ResNetBackbones, ExportsDetector, TorchModel):
         ModelDataError
             The model was opened without data.
         """
-        data = self._need_data("average_precision_score()")
-        threshold = as_share(detect_thresh, "detect_thresh")
-        task = self._seeing(tta_prediction, threshold=threshold)
+        task = self._seeing(tta_prediction, threshold=as_share(detect_thresh, "detect_thresh"))
         meter = InstanceMeter(len(task.classes), as_share(iou_thresh, "iou_thresh"))
-        evaluate(
-            self.net,
-            task,
-            data.valid_loader(task.collate),
-            net_device(self.net),
-            meter=meter,
-            progress=as_bool(show_progress, "show_progress"),
-        )
-        scores = meter.by_class()
-        if as_bool(mean, "mean"):
-            return mean_precision(scores)
-        return dict(zip(self.task.classes.names, scores.tolist(), strict=True))
-
-    def score_for_package(self) -> dict[str, Any]:
-        """Average precision of the classes that occur, for the definition."""
-        scores = cast("dict[str, float]", self.average_precision_score(show_progress=False))
-        known = {name: score for name, score in scores.items() if not np.isnan(score)}
-        return {"average_precision_score": known}
+        return self._precision(task, meter, mean, progress=as_bool(show_progress, "show_progress"))
 
     def predict(
         self,

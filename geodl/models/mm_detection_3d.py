@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,18 +11,16 @@ import numpy as np
 from torch import nn
 
 from geodl.base.errors import DataError, NotSupportedError, OptionError
-from geodl.base.options import as_bool, as_float, as_int, check_choice, check_known
+from geodl.base.options import as_float, as_int, check_choice, check_known
 from geodl.core.classes import ClassTable
 from geodl.data.figure import ShownFigure
 from geodl.models.base import TorchModel
 from geodl.models.contracts import check_data_fits
+from geodl.models.precision_scores import PrecisionScores
 from geodl.nets.second import SecondNetwork
-from geodl.ops.average_precision import mean_precision
 from geodl.tasks.base import Task
 from geodl.tasks.boxes3d import BoxTask, OrientedMeter
 from geodl.tasks.objects import as_share
-from geodl.train.device import net_device
-from geodl.train.evaluate import evaluate
 
 _NAMES = ("SECOND",)
 _VOXEL_KEYS = ("voxel_size", "voxel_points", "max_voxels")
@@ -38,7 +35,7 @@ _MARGIN_SHARE = 0.25
 _MOST_SURVEYED = 200
 
 
-class MMDetection3D(TorchModel):
+class MMDetection3D(PrecisionScores, TorchModel):
     """Detector of objects among points.
 
     Parameters
@@ -163,33 +160,16 @@ class MMDetection3D(TorchModel):
         """
         check_known(kwargs, ("view_type",), "average_precision_score()")
         view = check_choice(kwargs.get("view_type", "valid"), ("valid", "train"), "view_type")
-        scores = self._scores(detect_thresh, iou_thresh, nms_overlap, view)
-        if as_bool(mean, "mean"):
-            return mean_precision(scores)
-        return dict(zip(self.task.classes.names, scores.tolist(), strict=True))
-
-    def _scores(
-        self, detect_thresh: float, iou_thresh: float, nms_overlap: float, view: str
-    ) -> np.ndarray:
-        data = self._need_data("average_precision_score()")
         options = {
             **self.task.options,
             "threshold": as_share(detect_thresh, "detect_thresh"),
             "nms_overlap": as_share(nms_overlap, "nms_overlap"),
         }
         task = type(self.task)(self.task.classes, **options)
-        loader = data.valid_loader(task.collate)
-        if view == "train":
-            loader = data.train_loader(task.collate)
+        data = self._need_data("average_precision_score()")
+        batches = data.train_loader(task.collate) if view == "train" else None
         meter = OrientedMeter(len(task.classes), as_share(iou_thresh, "iou_thresh"))
-        evaluate(self.net, task, loader, net_device(self.net), meter=meter)
-        return meter.by_class()
-
-    def score_for_package(self) -> dict[str, Any]:
-        """Average precision of the classes that occur, for the definition."""
-        scores = self._scores(0.2, 0.1, 0.2, "valid").tolist()
-        named = zip(self.task.classes.names, scores, strict=True)
-        return {"average_precision_score": {n: s for n, s in named if not math.isnan(s)}}
+        return self._precision(task, meter, mean, batches=batches)
 
     def predict_h5(
         self,

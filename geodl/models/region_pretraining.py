@@ -8,7 +8,7 @@ import torch
 
 from geodl.bundle.weights import load_matching
 from geodl.core.classes import ClassTable
-from geodl.models.query_options import DEFORMABLE_DEFAULTS, query_options
+from geodl.models.query_detector import DEFORMABLE_DEFAULTS, query_options
 from geodl.nets.queries import QueryNet, deformable_detr
 from geodl.nets.region_queries import RegionQueryNet
 from geodl.tasks.region_proposals import RegionTask

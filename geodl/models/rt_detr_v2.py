@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from typing import Any
-
-from torch import nn
-
-from geodl.base.options import check_known
-from geodl.core.classes import ClassTable
-from geodl.models.contracts import check_data_fits
-from geodl.models.detector import DetectorModel
-from geodl.models.query_options import REAL_TIME_DEFAULTS, build_queries, query_options
-from geodl.models.resnet_backbones import ResNetBackbones
-from geodl.nets.backbones import check_backbone
+from geodl.models.query_detector import REAL_TIME_DEFAULTS, QueryDetector
 from geodl.nets.queries import rt_detr
-from geodl.tasks.base import Task
 
 
-class RTDetrV2(ResNetBackbones, DetectorModel):
+class RTDetrV2(QueryDetector):
     """RT-DETR v2 (Lv et al. 2024, 2407.17140).
 
     Training compares all queries with all objects at once and takes the cheapest assignment
@@ -51,42 +38,5 @@ class RTDetrV2(ResNetBackbones, DetectorModel):
         transformers is not installed.
     """
 
-    # Queries know places and sizes as shares of the tile.
-    variable_tile = False
-
-    def __init__(
-        self,
-        data: Any,
-        backbone: str = "resnet50",
-        pretrained_path: str | os.PathLike[str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        name = type(self).__name__
-        check_known(kwargs, REAL_TIME_DEFAULTS, name)
-        check_data_fits(data, name, self.kind, self.dataset_types)
-        parameters = {
-            "backbone": check_backbone(backbone or "resnet50"),
-            **query_options(kwargs, REAL_TIME_DEFAULTS),
-        }
-        self._setup(data, parameters, pretrained_path)
-
-    @classmethod
-    def build(
-        cls,
-        *,
-        classes: ClassTable,
-        bands: int,
-        tile_px: int,
-        parameters: Mapping[str, Any],
-        pretrained: bool,
-        batch_size: int | None,
-    ) -> tuple[nn.Module, Task, bool]:
-        return build_queries(
-            rt_detr,
-            REAL_TIME_DEFAULTS,
-            classes=classes,
-            bands=bands,
-            tile_px=tile_px,
-            parameters=parameters,
-            pretrained=pretrained,
-        )
+    option_defaults = REAL_TIME_DEFAULTS
+    transformer = staticmethod(rt_detr)

@@ -16,7 +16,6 @@ from geodl.tasks.base import Batch, Item, Task
 from geodl.tasks.objects import PrecisionMeter, as_share
 
 VALIDATION_THRESHOLD = 0.05
-VALIDATION_IOU = 0.5
 
 
 class BoxOutput(Protocol):
