@@ -225,7 +225,8 @@ class TorchModel(Packaged, Model):
         tensorboard
             Write a log in the folder ``training_log`` below the working folder.
         monitor
-            One of ``available_metrics``.
+            One of ``available_metrics``. The validation loss decides among epochs where it is
+            undefined; the training loss, with a warning, where no validation chip holds a label.
 
         Raises
         ------

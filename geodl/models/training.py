@@ -37,7 +37,14 @@ def fit_model(
     iterations: int | None = None,
 ) -> None:
     """Train a model on a data object; see :meth:`geodl.models.base.TorchModel.fit`."""
-    _warn_of_nothing(data)
+    labelled = _has_labels(data)
+    if not labelled:
+        warnings.warn(
+            f"No chip has a label of {', '.join(data.classes)}: all of it is background, and "
+            "nothing else can be learned. Check the class values of the export.",
+            DataWarning,
+            stacklevel=3,
+        )
     if lr is None:
         lr = find_model_rate(model, data, plot=False)
     rates = group_rates(lr, len(model.net.layer_groups()))  # type: ignore[operator]
@@ -53,6 +60,7 @@ def fit_model(
         monitor=monitor,
         tensorboard=Path(data.working_dir) / "training_log" / stamp if tensorboard else None,
         seed=seed,
+        labelled=labelled,
     )
     loader = data.train_loader(
         model.task.train_collate, generator=torch.Generator().manual_seed(seed)
@@ -68,16 +76,10 @@ def fit_model(
     )
 
 
-def _warn_of_nothing(data: Any) -> None:
-    """Say so where no chip has a label: training runs, and learns that there is nothing."""
+def _has_labels(data: Any) -> bool:
+    """False where all chips are background: training runs, and learns that there is nothing."""
     counts = getattr(data, "class_counts", None)
-    if counts and not any(counts.values()):
-        warnings.warn(
-            f"No chip has a label of {', '.join(data.classes)}: all of it is background, and "
-            "nothing else can be learned. Check the class values of the export.",
-            DataWarning,
-            stacklevel=5,
-        )
+    return not counts or any(counts.values())
 
 
 def _keep_epochs(model: TorchModel, data: Any, stamp: str) -> Callable[[dict[str, float]], None]:

@@ -29,6 +29,13 @@ class Meter(ABC):
     def compute(self) -> dict[str, float]:
         """The task's ``metric_names`` with their values so far."""
 
+    def saw_labels(self) -> bool:
+        """Whether the truth held anything besides background.
+
+        Without it neither loss nor metrics tell a network that finds nothing from a good one.
+        """
+        return True
+
 
 class Task(ABC):
     """One kind of problem. Holds options, never data or weights; picklable.

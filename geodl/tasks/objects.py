@@ -180,6 +180,9 @@ class PrecisionMeter(Meter):
             for target in batch["target"]
         )
 
+    def saw_labels(self) -> bool:
+        return any(len(labels) for _, labels in self.truth)
+
     @abstractmethod
     def by_class(self) -> np.ndarray:
         """float64 (K,): average precision; NaN for a class without truth."""

@@ -51,6 +51,9 @@ class ConfusionMeter(Meter):
         counts = self.counts()
         return {"accuracy": accuracy(counts), "mIoU": mean_iou(counts)}
 
+    def saw_labels(self) -> bool:
+        return bool(self.matrix[1:].any())
+
     def counts(self) -> np.ndarray:
         """int64 (K + 1, K + 1), truth down."""
         return self.matrix.cpu().numpy()

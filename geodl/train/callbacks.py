@@ -14,18 +14,26 @@ from geodl.base.errors import MissingPackageError
 PATIENCE_EPOCHS = 5
 LEAST_IMPROVEMENT = 0.001
 
+Rank = tuple[bool, float]
+"""Whether the monitored value is defined, and the value that decides; more is better."""
+_WORST: Rank = (False, -math.inf)
+
 
 def smaller_is_better(monitor: str) -> bool:
     """True for losses; every metric of a task grows with quality."""
     return monitor.endswith("_loss")
 
 
-def _goodness(row: Mapping[str, float], monitor: str) -> float:
-    """The monitored value, turned so that more is better; NaN is worst."""
-    value = row[monitor]
-    if math.isnan(value):
-        return -math.inf
-    return -value if smaller_is_better(monitor) else value
+def rank_epoch(row: Mapping[str, float], monitor: str) -> Rank:
+    """How good an epoch is, to be compared with others.
+
+    An epoch in which the monitored value is undefined (NaN) is worse than all that have one;
+    among such epochs the validation loss decides.
+    """
+    defined = not math.isnan(row[monitor])
+    column = monitor if defined else "valid_loss"
+    value = -row[column] if smaller_is_better(column) else row[column]
+    return defined, -math.inf if math.isnan(value) else value
 
 
 def copy_state(net: nn.Module) -> dict[str, Tensor]:
@@ -39,26 +47,24 @@ class KeptWeights:
     Parameters
     ----------
     best_only
-        Keep an epoch only when its monitored value beats all before.
+        Keep an epoch only when it ranks above all before.
     """
 
-    def __init__(self, net: nn.Module, monitor: str, best_only: bool) -> None:
+    def __init__(self, net: nn.Module, best_only: bool) -> None:
         self._net = net
-        self._monitor = monitor
         self._best_only = best_only
-        self._best = -math.inf
+        self._best = _WORST
         self._state = copy_state(net)
         self.epoch: int | None = None
 
-    def after_epoch(self, row: Mapping[str, float]) -> None:
+    def after_epoch(self, epoch: int, rank: Rank) -> None:
         """Take the present weights if they are to be kept."""
-        goodness = _goodness(row, self._monitor)
-        if self._best_only and self.epoch is not None and goodness <= self._best:
+        if self._best_only and self.epoch is not None and rank <= self._best:
             return
         # One assignment, so that Ctrl-C in the middle leaves the old state whole.
         self._state = copy_state(self._net)
-        self._best = goodness
-        self.epoch = int(row["epoch"])
+        self._best = rank
+        self.epoch = epoch
 
     def reload(self) -> None:
         """Put the kept weights back into the network."""
@@ -66,18 +72,17 @@ class KeptWeights:
 
 
 class EarlyStopping:
-    """Says when the monitored value has not improved by 0.001 for 5 epochs."""
+    """Says when epochs have not become better by 0.001 for 5 of them."""
 
-    def __init__(self, monitor: str) -> None:
-        self._monitor = monitor
-        self._best = -math.inf
+    def __init__(self) -> None:
+        self._best = _WORST
         self._waited = 0
 
-    def after_epoch(self, row: Mapping[str, float]) -> bool:
+    def after_epoch(self, rank: Rank) -> bool:
         """True when training should stop."""
-        goodness = _goodness(row, self._monitor)
-        if goodness > self._best + LEAST_IMPROVEMENT or self._best == -math.inf:
-            self._best, self._waited = goodness, 0
+        defined, value = self._best
+        if rank > (defined, value + LEAST_IMPROVEMENT) or self._best == _WORST:
+            self._best, self._waited = rank, 0
         else:
             self._waited += 1
         return self._waited >= PATIENCE_EPOCHS

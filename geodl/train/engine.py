@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,9 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
-from geodl.base.errors import TrainingError
+from geodl.base.errors import DataWarning, TrainingError
 from geodl.tasks.base import Batch, Task
-from geodl.train.callbacks import EarlyStopping, KeptWeights, TensorBoardLog
+from geodl.train.callbacks import EarlyStopping, KeptWeights, TensorBoardLog, rank_epoch
 from geodl.train.device import pick_device, quiet_engine, to_device
 from geodl.train.evaluate import evaluate
 from geodl.train.optim import make_optimizer, make_schedule, named_state, restore_state
@@ -58,6 +59,8 @@ class FitOptions:
         A column of the table.
     tensorboard
         Folder of the log, or None for no log.
+    labelled
+        False where no chip at all holds a label, of which the caller has warned.
     """
 
     epochs: int
@@ -68,6 +71,7 @@ class FitOptions:
     monitor: str = "valid_loss"
     tensorboard: Path | None = None
     seed: int = 42
+    labelled: bool = True
 
 
 @dataclass(slots=True)
@@ -169,7 +173,7 @@ def train(
         schedule = make_schedule(optimizer, options.epochs * len(train_loader), options.one_cycle)
         module, wrapped = fabric.setup(net, optimizer)
         stepper = _Stepper(fabric, net, module, task, wrapped, schedule)
-        kept = KeptWeights(net, options.monitor, best_only=bool(options.checkpoint))
+        kept = KeptWeights(net, best_only=bool(options.checkpoint))
         try:
             _run_epochs(stepper, train_loader, valid_loader, options, record, kept, on_epoch, table)
         except TrainingError:
@@ -200,20 +204,23 @@ def _run_epochs(
     table: EpochTable | None,
 ) -> None:
     table = table or EpochTable(("train_loss", "valid_loss", *stepper.task.metric_names))
-    stopper = EarlyStopping(options.monitor) if options.early_stopping else None
+    stopper = EarlyStopping() if options.early_stopping else None
     log = TensorBoardLog(options.tensorboard) if options.tensorboard else None
+    monitor = ""
     try:
         for _ in range(options.epochs):
-            row = _run_epoch(stepper, train_loader, valid_loader, len(record.rows) + 1)
+            row, labelled = _run_epoch(stepper, train_loader, valid_loader, len(record.rows) + 1)
+            monitor = monitor or _deciding_column(options, labelled)
+            rank = rank_epoch(row, monitor)
             record.rows.append(row)
-            kept.after_epoch(row)
+            kept.after_epoch(int(row["epoch"]), rank)
             table.write(row)
             if log is not None:
                 log.after_epoch(row)
             if on_epoch is not None:
                 on_epoch(row)
-            if stopper is not None and stopper.after_epoch(row):
-                table.note(f"Stopped: {options.monitor} no longer improves.")
+            if stopper is not None and stopper.after_epoch(rank):
+                table.note(f"Stopped: {monitor} no longer improves.")
                 break
     finally:
         if log is not None:
@@ -222,7 +229,8 @@ def _run_epochs(
 
 def _run_epoch(
     stepper: _Stepper, train_loader: Loader, valid_loader: Iterable[Batch], number: int
-) -> dict[str, float]:
+) -> tuple[dict[str, float], bool]:
+    """The row of the table, and whether the validation chips held a label."""
     started = time.perf_counter()
     set_training(stepper.net)
     total, count = 0.0, 0
@@ -232,10 +240,30 @@ def _run_epoch(
         total += stepper.step(moved) * len(moved["name"])
         count += len(moved["name"])
     scored = evaluate(stepper.module, stepper.task, valid_loader, stepper.fabric.device)
-    return {
+    row = {
         "epoch": number,
         "train_loss": total / max(count, 1),
         "valid_loss": scored.loss,
         **scored.meter.compute(),
         "time": time.perf_counter() - started,
     }
+    return row, scored.meter.saw_labels()
+
+
+def _deciding_column(options: FitOptions, labelled: bool) -> str:
+    """The column of the table that tells which epoch is best.
+
+    Where no validation chip holds a label, a network that finds nothing is the best by validation,
+    often that of the first epoch; the training loss decides then.
+    """
+    if labelled:
+        return options.monitor
+    if options.labelled and (options.checkpoint or options.early_stopping):
+        warnings.warn(
+            "No validation chip holds a label, so validation cannot tell which epoch is best; the "
+            f"training loss decides in place of {options.monitor!r}. Raise val_split_pct, or give "
+            "prepare_data another seed.",
+            DataWarning,
+            stacklevel=6,
+        )
+    return "train_loss"

@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,9 +80,23 @@ def test_all_background_trains_with_a_warning_that_names_the_classes(pixel_expor
     stats["ClassPixelStats"]["NumPixelsPerClass"] = [0, 0]
     (folder / "esri_accumulated_stats.json").write_text(json.dumps(stats))
     model = make(name, prepare(folder), **EVERY[name])
-    with pytest.warns(DataWarning, match="No chip has a label of roof, tree"):
+    with pytest.warns(DataWarning, match="No chip has a label of roof, tree") as seen:
         model.fit(1, 1e-3)
+    assert [one.filename for one in seen] == [__file__]
     assert all(np.isfinite(value) for value in model.record.rows[0].values())
+
+
+def test_labels_in_training_chips_only_leave_the_choice_of_the_epoch_to_the_training_loss(
+    pixel_export,
+):
+    folder = pixel_export()
+    for item in prepare(folder).valid_ds:
+        path = folder / "labels" / Path(item["name"]).with_suffix(".png").name
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(path)
+    model = make("HEDEdgeDetector", prepare(folder), **RESNET)
+    with pytest.warns(DataWarning, match="No validation chip holds a label") as seen:
+        model.fit(2, 1e-3)
+    assert [one.filename for one in seen] == [__file__]
 
 
 def test_a_single_class_trains_and_is_told_from_background(pixel_export):

@@ -2,7 +2,6 @@ import logging
 
 import torch
 
-from geodl.train.callbacks import EarlyStopping, KeptWeights
 from geodl.train.device import quiet_engine, to_device
 
 
@@ -26,13 +25,3 @@ def test_the_engines_notices_are_silenced_only_inside():
         assert not logger.isEnabledFor(logging.INFO)
         assert logger.isEnabledFor(logging.WARNING)
     assert logger.isEnabledFor(logging.INFO)
-
-
-def test_an_epoch_without_a_value_is_never_the_best(net):
-    kept = KeptWeights(net, "valid_loss", best_only=True)
-    kept.after_epoch({"epoch": 1, "valid_loss": 2.0})
-    kept.after_epoch({"epoch": 2, "valid_loss": float("nan")})
-    assert kept.epoch == 1
-    stopper = EarlyStopping("mIoU")
-    assert [stopper.after_epoch({"mIoU": v}) for v in (0.5, 0.5005, 0.6)] == [False] * 3
-    assert [stopper.after_epoch({"mIoU": 0.6}) for _ in range(5)] == [False] * 4 + [True]

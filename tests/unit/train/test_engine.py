@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from geodl.base.errors import DataError, TrainingError
+from geodl.tasks.base import Meter
 from geodl.train.engine import FitOptions, named, set_training, train
 from geodl.train.evaluate import evaluate
 from geodl.train.record import TrainingRecord, draw_losses
@@ -113,7 +114,7 @@ class Scripted:
         return {"loss": torch.tensor(next(self.losses)), "state": None}
 
     def new_meter(self):
-        class Nothing:
+        class Nothing(Meter):
             def update(self, result, batch):
                 return None
 
