@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geodl.base.errors import OptionError
+from geodl.base.options import as_float
 from geodl.core.classes import ClassTable
 from geodl.core.grid import Window
 from geodl.io.regions import RegionStore
@@ -15,35 +17,51 @@ from geodl.io.writers import FEATURE_SUFFIXES, write_features
 from geodl.runtime.ledger import Ledger
 from geodl.tools.job import Job
 from geodl.tools.polygonize import region_polygons
-from geodl.tools.product import Product
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
 
-def check_polygons(job: Job, product: Product, *, stated: bool) -> None:
-    """Refuse what polygons cannot be made of, before the first block.
-
-    Parameters
-    ----------
-    stated
-        Whether options of polygons were given.
+def polygon_options(min_area: Any, simplify: Any) -> dict[str, float]:
+    """The options of polygons, checked.
 
     Raises
     ------
     OptionError
-        Scores instead of classes, or options of polygons for a raster.
+        A number below 0.
     """
-    features = product.path.suffix.lower() in FEATURE_SUFFIXES
-    if features and job.pixel_options.output != "classes":
+    return {
+        "min_area": as_float(min_area, "min_area", minimum=0),
+        "simplify": as_float(simplify, "simplify", minimum=0),
+    }
+
+
+def check_polygons(job: Job, path: Path | None, options: Mapping[str, float], remedy: str) -> None:
+    """Refuse what polygons cannot be made of, before the first block.
+
+    Parameters
+    ----------
+    path
+        Where the polygons go; None where none are asked for.
+    options
+        Of :func:`polygon_options`.
+    remedy
+        How the tool is asked for polygons.
+
+    Raises
+    ------
+    OptionError
+        Scores instead of classes, or options of polygons without polygons.
+    """
+    if path is not None and job.pixel_options.output != "classes":
         raise OptionError(
-            f"{product.path.name}: polygons are made of classes; leave out the scores, or choose "
-            "an output_name that ends in .tif or .zarr"
+            f"{path.name}: polygons are made of classes; leave out the scores, or write a raster "
+            "(.tif or .zarr) only"
         )
-    if stated and not features:
+    if path is None and any(options.values()):
         raise OptionError(
-            f"{product.path.name} is a raster; min_area and simplify are for polygons: choose an "
-            f"output_name that ends in {', '.join(FEATURE_SUFFIXES)}"
+            f"there is only a raster to write; min_area and simplify are for polygons: {remedy} "
+            f"that ends in {', '.join(FEATURE_SUFFIXES)}"
         )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geodl.base.errors import OptionError, OutputError
-from geodl.base.options import as_float, check_known
+from geodl.base.options import check_known
 from geodl.io.raster import open_raster
 from geodl.io.regions import RegionStore
 from geodl.io.writers import (
@@ -22,7 +22,7 @@ from geodl.io.writers import (
 )
 from geodl.runtime.ledger import Ledger
 from geodl.tools.class_lines import finish_lines, gives_lines
-from geodl.tools.class_polygons import check_polygons, finish_polygons
+from geodl.tools.class_polygons import check_polygons, finish_polygons, polygon_options
 from geodl.tools.inference import ToolCall
 from geodl.tools.job import Job
 from geodl.tools.product import Product
@@ -112,10 +112,7 @@ def classify_pixels(
         Some blocks failed; the others are kept, the same call goes on.
     """
     check_known(kwargs, ("tiles_only",), "classify_pixels")
-    options = {
-        "min_area": as_float(min_area, "min_area", minimum=0),
-        "simplify": as_float(simplify, "simplify", minimum=0),
-    }
+    options = polygon_options(min_area, simplify)
     call = ToolCall(
         tool="classify_pixels",
         kind="pixels",
@@ -135,7 +132,7 @@ def classify_pixels(
         finalise=partial(_finish, options=options, zarr_format=zarr_format),
         store=region_store,
         making={**options, "zarr_format": zarr_format},
-        check=partial(_check, stated=any(options.values()), zarr_format=zarr_format),
+        check=partial(_check, options=options, zarr_format=zarr_format),
     )
     return call.run(future=future, estimate=estimate, dry_run=dry_run)
 
@@ -174,10 +171,11 @@ def region_store(job: Job, run_folder: Path) -> str:
     return str(path)
 
 
-def _check(job: Job, product: Product, *, stated: bool, zarr_format: int) -> None:
+def _check(job: Job, product: Product, *, options: Mapping[str, float], zarr_format: int) -> None:
     check_zarr_format(product.path, zarr_format)
-    check_polygons(job, product, stated=stated)
-    if stated and gives_lines(job):
+    features = product.path.suffix.lower() in FEATURE_SUFFIXES
+    check_polygons(job, product.path if features else None, options, "choose an output_name")
+    if any(options.values()) and gives_lines(job):
         raise OptionError(
             f"{job.contract.model_name} gives lines; min_area and simplify are for polygons"
         )

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geodl.base.errors import NotSupportedError, OptionError
+from geodl.base.errors import NotSupportedError
 from geodl.base.options import check_known
 from geodl.io.writers import FEATURE_SUFFIXES, RASTER_SUFFIXES
 from geodl.runtime.ledger import Ledger
-from geodl.tools.class_polygons import finish_polygons
+from geodl.tools.class_polygons import check_polygons, finish_polygons, polygon_options
 from geodl.tools.classify_pixels import finish_raster, region_store
 from geodl.tools.inference import ToolCall
 from geodl.tools.job import Job
@@ -41,6 +41,8 @@ def detect_change_using_deep_learning(
     block_size: int | None = None,
     report: str | os.PathLike[str] | None = None,
     output_polygons: str | os.PathLike[str] | None = None,
+    min_area: float = 0,
+    simplify: float = 0,
     **kwargs: Any,
 ) -> xr.DataArray:
     """Find what has changed between two rasters of the same ground.
@@ -78,6 +80,9 @@ def detect_change_using_deep_learning(
     output_polygons
         Also write the changed areas as features: ``.parquet``, ``.gpkg``, ``.fgb``, ``.geojson`` or
         ``.shp``, with ``Class`` and ``ClassValue``.
+    min_area, simplify
+        Of those features: the smallest that is kept, in square units of the CRS, and how coarse
+        their borders may become, in units of the CRS; see :func:`geodl.functions.polygonize`.
     **kwargs
         ``folder`` belongs to portals.
 
@@ -104,6 +109,7 @@ def detect_change_using_deep_learning(
             f"folder={kwargs['folder']!r}: products go to paths; give one as "
             "output_classified_raster."
         )
+    options = polygon_options(min_area, simplify)
     polygons = _polygon_path(output_polygons, overwrite)
     call = ToolCall(
         tool="detect_change",
@@ -121,9 +127,10 @@ def detect_change_using_deep_learning(
         client=client,
         progress=progress,
         report=report,
-        finalise=partial(_finalise, polygons=polygons),
+        finalise=partial(_finalise, polygons=polygons, options=options),
         store=region_store,
-        check=None if polygons is None else _check_classes,
+        making=options,
+        check=partial(_check, polygons=polygons, options=options),
     )
     return call.run(future=future, estimate=estimate, dry_run=dry_run)
 
@@ -137,14 +144,17 @@ def _polygon_path(output: str | os.PathLike[str] | None, overwrite: bool) -> Pat
     return product.path
 
 
-def _check_classes(job: Job, product: Product) -> None:
-    if job.pixel_options.output != "classes":
-        raise OptionError('output_polygons needs classes; leave out output="scores"')
+def _check(
+    job: Job, product: Product, *, polygons: Path | None, options: Mapping[str, float]
+) -> None:
+    check_polygons(job, polygons, options, "give output_polygons a path")
 
 
-def _finalise(job: Job, ledger: Ledger, path: Path, *, polygons: Path | None) -> xr.DataArray:
+def _finalise(
+    job: Job, ledger: Ledger, path: Path, *, polygons: Path | None, options: Mapping[str, float]
+) -> xr.DataArray:
     if polygons is not None:
-        finish_polygons(job, ledger, polygons, min_area=0, simplify=0)
+        finish_polygons(job, ledger, polygons, **options)
     result = finish_raster(job, ledger, path)
     if polygons is not None:
         result.attrs["polygons"] = str(polygons)

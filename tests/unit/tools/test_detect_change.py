@@ -149,7 +149,15 @@ def test_changed_areas_as_features(write_raster, model, tmp_path):
     assert areas.area.sum() == (read(tmp_path / "c.tif") == 1).sum() * CELL**2
     with pytest.raises(OutputExistsError, match=r"areas\.gpkg"):
         go(*pair, model, tmp_path / "d.tif", output_polygons=path)
-    with pytest.raises(OptionError, match="needs classes"):
+    least = {"min_area": float(areas.area.min()) + 0.1, "simplify": 1.0}
+    go(*pair, model, tmp_path / "l.tif", output_polygons=tmp_path / "l.gpkg", **least)
+    large = gpd.read_file(tmp_path / "l.gpkg")
+    assert len(large) == 2
+    assert large.count_coordinates().sum() <= areas.count_coordinates().sum()
+    assert np.array_equal(read(tmp_path / "l.tif"), read(tmp_path / "c.tif"))
+    with pytest.raises(OptionError, match="give output_polygons a path"):
+        go(*pair, model, tmp_path / "e.tif", min_area=1)
+    with pytest.raises(OptionError, match="leave out the scores"):
         go(*pair, model, tmp_path / "s.tif", output_polygons=tmp_path / "s.gpkg",
            model_arguments={"output": "scores"})  # fmt: skip
 
