@@ -27,6 +27,7 @@ def test_arguments_choose_the_network_and_the_targets(data, kind):
     assert isinstance(model.net, HourglassRoads)
     assert model.task.bins == 7
     assert model.net.orient.out_channels == 7
+    assert (model.task.gaussian_thresh, model.task.theta_px) == (0.5, 4)
     model = make(data, kind, mtl_model="linknet", backbone="resnet18")
     assert isinstance(model.net, LinkRoads)
     assert 0 <= model.mIOU(mean=True) <= 1
@@ -75,6 +76,24 @@ def test_the_loss_adds_both_tasks():
     orientation = functional.cross_entropy(answer["orientation"], batch["orientation"])
     again = functional.cross_entropy(answer["auxiliary_orientation"], batch["orientation"])
     assert torch.allclose(found["loss"], segmentation + orientation + 0.4 * again)
+
+
+def test_options_reach_the_targets():
+    table = ClassTable.from_mapping({1: "road"})
+    target = torch.zeros(30, 30, dtype=torch.int64)
+    target[13:16] = 1
+
+    def made(**options):
+        return RoadTask(table, **options).collate([item(target)])
+
+    bands = [int((made(orient_theta=theta)["orientation"][0, :, 15] > 0).sum()) for theta in (4, 8)]
+    assert bands[0] < bands[1]
+    upright = target.T.contiguous()
+    for size, place in ((20, 5), (30, 4)):
+        batch = RoadTask(table, orient_bin_size=size).collate([item(upright)])
+        assert set(batch["orientation"].unique().tolist()) == {0, place}
+    widths = [int(made(gaussian_thresh=t)["lines"][0, :, 15].sum()) for t in (0.76, 0.3)]
+    assert widths[0] == 3 < widths[1]
 
 
 def test_metrics_are_of_the_mask_and_not_of_widened_lines():

@@ -1,5 +1,7 @@
 """compute_confusion_matrix on rasters of other grids and on points."""
 
+import tracemalloc
+
 import geopandas as gpd
 import numpy as np
 import pytest
@@ -96,3 +98,20 @@ def test_what_cannot_be_compared_is_refused(tmp_path, found, classified):
     halves = write(tmp_path / "half.tif", np.full((50, 70), 0.5, np.float32))
     with pytest.raises(DataError, match="whole"):
         compute_confusion_matrix(halves, classified)
+
+
+def test_memory_does_not_grow_with_the_rasters(tmp_path, monkeypatch):
+    monkeypatch.setattr(confusion_matrix, "_WINDOW_PX", 256)
+    peaks = []
+    for side in (512, 2048):
+        values = np.random.default_rng(0).choice(np.array([0, 3, 8], np.uint8), (side, side))
+        tiled = {"tiled": True, "blockxsize": 256, "blockysize": 256}
+        one = write(tmp_path / f"a{side}.tif", values, **tiled)
+        two = write(tmp_path / f"b{side}.tif", values[::-1].copy(), **tiled)
+        tracemalloc.start()
+        matrix = compute_confusion_matrix(one, two)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert matrix.total == side**2
+    # Each raster alone has 16 times the pixels.
+    assert peaks[1] < 1.5 * peaks[0]
