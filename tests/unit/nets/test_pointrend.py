@@ -73,12 +73,14 @@ def test_the_head_sees_the_coarse_prediction_in_every_layer():
     assert head(torch.zeros(2, 5, 7), torch.zeros(2, 3, 7)).shape == (2, 3, 7)
 
 
-def test_pixel_classifiers_and_mask_rcnn_share_the_point_head():
-    classes = ClassTable.from_mapping({1: "a", 2: "b"})
-    parameters = {"backbone": "resnet18", "pointrend": True, "finest_anchor_px": 32.0}
-    for name in ("DeepLab", "PSPNetClassifier", "MaskRCNN"):
-        net = MODELS[name].build(
-            classes=classes, bands=3, tile_px=64, parameters=parameters, pretrained=False,
-            batch_size=4,
-        )[0]  # fmt: skip
-        assert [type(m) for m in net.children()].count(PointHead) == 1, name
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("DeepLab", {}), ("PSPNetClassifier", {}), ("MaskRCNN", {"finest_anchor_px": 32.0})],
+)
+def test_pixel_classifiers_and_mask_rcnn_share_the_point_head(name, more):
+    parameters = {"backbone": "resnet18", "pointrend": True, **more}
+    net = MODELS[name].build(
+        classes=ClassTable.from_mapping({1: "a", 2: "b"}), bands=3, tile_px=64,
+        parameters=parameters, pretrained=False, batch_size=4,
+    )[0]  # fmt: skip
+    assert [type(m) for m in net.children()].count(PointHead) == 1
