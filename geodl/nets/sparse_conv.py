@@ -48,18 +48,20 @@ def flat_keys(places: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Joins:
-    """Which cells a kernel joins; a row beyond the last stands for an empty cell.
+    """Which cells a kernel joins.
 
     Parameters
     ----------
-    inputs
-        int64 (outputs, 27): row of the input under each cell of the kernel.
-    outputs
-        int64 (inputs, 27): row of the output above each cell of the kernel.
+    inputs, outputs
+        For each of the 27 cells of the kernel int64 (P,): row of an input cell, and of the output
+        cell that sees it there. No row comes twice in one of them.
+    count
+        Output cells.
     """
 
-    inputs: Tensor
-    outputs: Tensor
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    count: int
 
 
 def same_joins(cells: SparseCells) -> Joins:
@@ -73,17 +75,15 @@ def same_joins(cells: SparseCells) -> Joins:
     keys = ((block * depth + z + 1) * rows + y + 1) * columns + x + 1
     count = len(keys)
     own = torch.arange(count, device=keys.device)
-    table = keys.new_full((count, len(_OFFSETS)), count)
-    middle = len(_OFFSETS) // 2
-    table[:, middle] = own
-    for k, (dz, dy, dx) in enumerate(_OFFSETS[:middle]):
+    seen, seeing = [], []
+    for dz, dy, dx in _OFFSETS[: len(_OFFSETS) // 2]:
         asked = keys + ((dz - 1) * rows + dy - 1) * columns + dx - 1
         found = torch.searchsorted(keys, asked).clamp(max=count - 1)
-        hit = keys[found] == asked
-        table[:, k] = torch.where(hit, found, count)
-        # What this cell sees under one corner of the kernel sees it under the opposite corner.
-        table[found[hit], len(_OFFSETS) - 1 - k] = own[hit]
-    return Joins(table, table.flip(1))
+        hit = (keys[found] == asked).nonzero()[:, 0]
+        seen.append(found[hit])
+        seeing.append(hit)
+    # What a cell sees under one corner of the kernel sees it under the opposite corner.
+    return Joins((*seen, own, *seeing[::-1]), (*seeing, own, *seen[::-1]), count)
 
 
 def strided_joins(cells: SparseCells, stride: tuple[int, int, int]) -> tuple[SparseCells, Joins]:
@@ -109,14 +109,8 @@ def strided_joins(cells: SparseCells, stride: tuple[int, int, int]) -> tuple[Spa
         targets.append((base + part[0][dz] + part[1][dy] + part[2][dx])[own])
     keys, above = torch.unique(torch.cat(targets), return_inverse=True)
     found = SparseCells(places_of(keys, coarse), coarse, cells.batch)
-    inputs = keys.new_full((len(keys), len(_OFFSETS)), len(cells.places))
-    outputs = keys.new_full((len(cells.places), len(_OFFSETS)), len(keys))
-    for k, (own, found_rows) in enumerate(
-        zip(rows, above.split([len(r) for r in rows]), strict=True)
-    ):
-        inputs[found_rows, k] = own
-        outputs[own, k] = found_rows
-    return found, Joins(inputs, outputs)
+    outputs = above.split([len(own) for own in rows])
+    return found, Joins(tuple(rows), tuple(outputs), len(keys))
 
 
 def places_of(keys: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -130,35 +124,36 @@ def places_of(keys: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 
 class GatheredProduct(torch.autograd.Function):
-    """Gather what the kernel covers, multiply; backwards the same along the other joins.
+    """Gather the cells under one place of the kernel, multiply, add to what sees them there.
 
-    Gathering in both directions adds up in one order, so that a GPU gives the same every time.
+    Only cells that are there cost anything: in clouds from the air a kernel covers some four of
+    27. No row is added to twice in one step, so that a GPU gives the same every time.
     """
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
-    def forward(
-        ctx: Any, features: Tensor, weight: Tensor, inputs: Tensor, outputs: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, features: Tensor, weight: Tensor, joins: Joins) -> Tensor:
         """(outputs, O) of features (inputs, C) and weights (27, C, O)."""
-        ctx.save_for_backward(features, weight, inputs, outputs)
-        return _gathered(features, inputs) @ weight.flatten(0, 1)
+        ctx.save_for_backward(features, weight)
+        ctx.joins = joins
+        found = features.new_zeros(joins.count, weight.shape[2])
+        for own, rows, into in zip(weight, joins.inputs, joins.outputs, strict=True):
+            found.index_add_(0, into, features.index_select(0, rows) @ own)
+        return found
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         """Gradients of features and weights."""
-        (grad,) = grads
-        features, weight, inputs, outputs = ctx.saved_tensors
-        own = _gathered(features, inputs).T @ grad
-        turned = weight.transpose(1, 2).flatten(0, 1)
-        return _gathered(grad, outputs) @ turned, own.view_as(weight), None, None
-
-
-def _gathered(features: Tensor, table: Tensor) -> Tensor:
-    """(N, 27 C): the rows that a table names side by side, zeros for the row beyond the last."""
-    padded = torch.cat([features, features.new_zeros(1, features.shape[1])])
-    return padded.index_select(0, table.flatten()).view(len(table), -1)
+        features, weight = ctx.saved_tensors
+        joins: Joins = ctx.joins
+        grad = grads[0].contiguous()
+        of_features, of_weight = torch.zeros_like(features), torch.empty_like(weight)
+        for k, (rows, into) in enumerate(zip(joins.inputs, joins.outputs, strict=True)):
+            part = grad.index_select(0, into)
+            torch.mm(features.index_select(0, rows).T, part, out=of_weight[k])
+            of_features.index_add_(0, rows, part @ weight[k].T)
+        return of_features, of_weight, None
 
 
 class SparseConv(nn.Module):
@@ -178,7 +173,7 @@ class SparseConv(nn.Module):
 
     def forward(self, features: Tensor, joins: Joins) -> Tensor:
         """Features (outputs, O) of the output cells, of (inputs, C)."""
-        found = GatheredProduct.apply(features, self.weight, joins.inputs, joins.outputs)
+        found = GatheredProduct.apply(features, self.weight, joins)
         return torch.relu(self.norm(found))
 
 

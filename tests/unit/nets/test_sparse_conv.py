@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from geodl.nets.sparse_conv import (
     GatheredProduct,
-    Joins,
     SparseCells,
     SparseConv,
     dense_map,
@@ -45,7 +44,7 @@ def test_answers_and_gradients_are_those_of_a_dense_convolution(
     found, joins = (
         (cells, same_joins(cells)) if stride == (1, 1, 1) else strided_joins(cells, stride)
     )
-    answer = GatheredProduct.apply(features, weight, joins.inputs, joins.outputs)
+    answer = GatheredProduct.apply(features, weight, joins)
     whole = dense(features, weight, cells, stride)
     b, z, y, x = found.places.T
     expected = whole[b, :, z, y, x]
@@ -75,7 +74,7 @@ def test_the_map_holds_layers_as_channels(cells: SparseCells) -> None:
 
 def test_a_layer_of_one_cell_can_be_trained() -> None:
     layer = SparseConv(2, 3).train()
-    joins = Joins(*(torch.full((1, 27), 1) for _ in range(2)))
+    joins = same_joins(SparseCells(torch.zeros(1, 4, dtype=torch.int64), (1, 1, 1), 1))
     assert layer(torch.ones(1, 2), joins).shape == (1, 3)
 
 
