@@ -2,17 +2,23 @@
 
 import warnings
 
+import numpy as np
 import pytest
+import rasterio
 import torch
+from rasterio.transform import from_origin
 from torch.nn import functional
 
 from geodl.base.errors import NotSupportedError, OfflineWarning, OptionError, UnknownOptionError
 from geodl.core.classes import ClassTable
+from geodl.functions import extract_lines
 from geodl.models.connect_net import ConnectNet
 from geodl.models.multi_task_road_extractor import MultiTaskRoadExtractor
 from geodl.nets.roads import HourglassRoads, LinkRoads
 from geodl.tasks.pixels import dice_loss
 from geodl.tasks.roads import RoadTask
+from geodl.testing.tiny import random_model
+from geodl.tools.classify_pixels import classify_pixels
 
 
 def make(data, kind=MultiTaskRoadExtractor, **options):
@@ -107,3 +113,50 @@ def test_metrics_are_of_the_mask_and_not_of_widened_lines():
     meter = task.new_meter()
     meter.update(result, batch)
     assert meter.compute()["mIoU"] == 1
+
+
+# ---- wall to wall
+
+
+@pytest.fixture(scope="module")
+def roads(tmp_path_factory):
+    """A packed extractor with random weights."""
+    return random_model(
+        tmp_path_factory.mktemp("roads") / "connect", "ConnectNet", "pixels",
+        {"backbone": "resnet18", "mtl_model": "linknet"}, classes={5: "road"}, tile_px=64,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def raster(tmp_path_factory):
+    path = tmp_path_factory.mktemp("raster") / "r.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=110, height=90, count=3, dtype="uint8",
+        crs="EPSG:32633", transform=from_origin(5e5, 5e6, 1, 1),
+    ) as file:  # fmt: skip
+        file.write(np.random.default_rng(0).integers(0, 255, (3, 90, 110), dtype=np.uint8))
+    return str(path)
+
+
+def test_roads_come_as_probabilities_as_classes_and_as_lines(raster, roads, tmp_path):
+    def classify(name, **arguments):
+        return classify_pixels(
+            raster, str(roads), {"padding": 16, **arguments}, tmp_path / name, progress=False
+        )
+
+    chance = classify("p.tif", return_probability_raster=True).values
+    assert chance.shape == (2, 90, 110)
+    assert np.allclose(chance.sum(axis=0), 1, atol=1e-5)
+    threshold = float(np.median(chance[1]))
+    classes = classify("c.tif", threshold=threshold).values[0]
+    sure = np.abs(chance[1] - threshold) > 1e-4
+    assert set(np.unique(classes)) == {0, 5}
+    assert np.array_equal((classes == 5)[sure], (chance[1] > threshold)[sure])
+    lines = classify("l.parquet", threshold=threshold)
+    assert len(lines) > 0
+    assert set(lines.geom_type) == {"LineString"}
+    assert set(lines["Class"]) == {"road"}
+    expected = extract_lines(tmp_path / "c.tif")
+    assert lines.drop(columns="Class").equals(expected)
+    with pytest.raises(UnknownOptionError, match="thinning"):
+        classify("t.tif", thinning=True)
