@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +12,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from affine import Affine
+from PIL import Image
 from torch import Tensor, nn
 
 from geodl.bundle import LoadedModel, ModelRef, load_model
@@ -24,6 +28,7 @@ from geodl.infer.tiles import TileRunner, clean_block
 from geodl.io.ground import Ground, read_ground
 from geodl.io.raster_view import read_padded
 from geodl.nets.resize import resized_chip
+from geodl.nets.tile_net import activation_maps
 from geodl.ops.labels import outside_part, parts_inside, to_pixels
 
 # Rows of a chip that is reduced while it is read, as many pixels at once.
@@ -40,13 +45,20 @@ class LabelOptions:
         Least score, 0..1, of a class where chips have several.
     augment
         Mean over the symmetries of the square.
+    explain
+        Also give a picture of what spoke for the best class.
     """
 
     threshold: float = 0.5
     augment: bool = False
+    explain: bool = False
 
     def answer(self) -> dict[str, Any]:
-        return {"threshold": self.threshold, "augment": self.augment}
+        return {
+            "threshold": self.threshold,
+            "augment": self.augment,
+            **({"explain": True} if self.explain else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +71,14 @@ class Label:
         Classes, best first.
     scores
         0..1, one per name.
+    picture
+        PNG of the chip as the network sees it, 8 bits, 255 where it speaks most for the best
+        class; nothing unless it was asked for.
     """
 
     names: tuple[str, ...]
     scores: tuple[float, ...]
+    picture: bytes = b""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +135,7 @@ class LabelBlocks:
         self, spec: ChipSpec, computed: tuple[list[tuple[int, Label]], float]
     ) -> tuple[dict[str, Any], bytes]:
         found, model_s = computed
-        rows = [[row, label.names, label.scores] for row, label in found]
+        rows = [[row, label.names, label.scores, *_as_text(label.picture)] for row, label in found]
         payload = json.dumps(rows, separators=(",", ":"), allow_nan=False).encode()
         return {"found": len(rows), "seconds": {"model": model_s}}, payload
 
@@ -138,7 +154,14 @@ class LabelBlocks:
 
 def from_payload(payload: bytes) -> list[tuple[int, Label]]:
     """The (row, label) pairs of a block."""
-    return [(row, Label(tuple(names), tuple(scores))) for row, names, scores in json.loads(payload)]
+    return [
+        (row, Label(tuple(names), tuple(scores), *map(base64.b64decode, picture)))
+        for row, names, scores, *picture in json.loads(payload)
+    ]
+
+
+def _as_text(picture: bytes) -> list[str]:
+    return [base64.b64encode(picture).decode()] if picture else []
 
 
 def network_chip(
@@ -232,20 +255,35 @@ def describer(
     names = model.contract.classes.names
 
     def call(net: nn.Module, x: Tensor) -> list[Label]:
-        def scores(turned: Tensor) -> Tensor:
+        def one(turned: Tensor) -> Tensor:
             found: Tensor = task.scores(net, turned)
             return found[:, :, None, None]
 
-        found = scores(x) if not options.augment else merged_scores(scores, x, turns, "mean")
+        found = one(x) if not options.augment else merged_scores(one, x, turns, "mean")
+        rows = found[:, :, 0, 0].float().cpu().numpy()
+        pictures = _pictures(net, x, rows.argmax(axis=1)) if options.explain else [b""] * len(rows)
         labels = []
-        for row in found[:, :, 0, 0].float().cpu().numpy():
+        for row, picture in zip(rows, pictures, strict=True):
             places = task.decode(row, options.threshold)
-            labels.append(
-                Label(tuple(names[k] for k in places), tuple(float(row[k]) for k in places))
-            )
+            scores = tuple(float(row[k]) for k in places)
+            labels.append(Label(tuple(names[k] for k in places), scores, picture))
         return labels
 
     return call
+
+
+def _pictures(net: Any, x: Tensor, outputs: np.ndarray) -> list[bytes]:
+    """Grad-CAM of each image for one output, as PNG."""
+    # Gradients need tensors that were not made in inference mode.
+    with torch.inference_mode(mode=False):
+        heat = activation_maps(net, x.clone(), torch.as_tensor(outputs, device=x.device))
+    return [_png(one) for one in (255 * heat).round().to(torch.uint8).cpu().numpy()]
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _described(task: Any, net: nn.Module, x: Tensor) -> list[Label]:

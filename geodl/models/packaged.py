@@ -66,7 +66,8 @@ class Packaged:
         save_optimizer
             Also store the optimiser's moments, for more training after ``load``.
         save_inference_file
-            Also store a Python raster function where the model has one.
+            Also store the Python raster function by which ArcGIS Pro, with geodl installed in its
+            Python, runs the model; there is one for models of pixels, objects, instances and chips.
         **kwargs
             ``overwrite``: replace a published item of that name. ``batch_size`` belongs to other
             frameworks.
@@ -87,7 +88,6 @@ class Packaged:
         from geodl.models.packaging import save_model
 
         check_known(kwargs, ("overwrite", "batch_size"), "save()")
-        as_bool(save_inference_file, "save_inference_file")
         catalog = None
         if as_bool(publish, "publish"):
             from geodl.catalog.chosen import chosen_catalog
@@ -100,6 +100,7 @@ class Packaged:
             framework=framework,
             compute_metrics=as_bool(compute_metrics, "compute_metrics"),
             save_optimizer=as_bool(save_optimizer, "save_optimizer"),
+            save_inference_file=as_bool(save_inference_file, "save_inference_file"),
         )
         if catalog is not None:
             replace = as_bool(kwargs.get("overwrite", False), "overwrite")

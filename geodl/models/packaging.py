@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from geodl.base.errors import BundleError, OptionError
+from geodl.bundle.raster_functions import raster_function
 from geodl.bundle.read import Bundle, read_bundle
 from geodl.bundle.schema import definition
 from geodl.bundle.weights import load_exactly, load_matching, write_weights
@@ -53,6 +54,7 @@ def save_model(
     *,
     compute_metrics: bool,
     save_optimizer: bool,
+    save_inference_file: bool = True,
     framework: str = "PyTorch",
 ) -> Path:
     """Write the whole package; see :meth:`geodl.models.base.TorchModel.save`."""
@@ -61,6 +63,9 @@ def save_model(
     scored = compute_metrics and model.data is not None
     metrics = model.score_for_package() if scored else {}
     emd = _definition(model, metrics)
+    function = raster_function(model.contract.kind) if save_inference_file else None
+    if function is not None:
+        emd["InferenceFunction"] = function[0]
     pictures = _pictures(model)
     titles = {"loss_graph.png": "Loss", "show_results.png": "Sample results"}
     report = report_html(name, emd, {titles[file]: png for file, png in pictures.items()})
@@ -71,6 +76,7 @@ def save_model(
         SETTINGS_NAME: json_bytes(settings),
         **{f"{PICTURES}/{file}": png for file, png in pictures.items()},
     }
+    extra |= dict([function] if function else [])
     extra |= {f"{name}{end}": content for end, content in model.exported(framework).items()}
     if save_optimizer and model.record.optimizer:
         extra[f"{name}.optimizer.safetensors"] = _optimizer_bytes(model)

@@ -19,13 +19,16 @@ from geodl.io.vector import read_features
 from geodl.io.writers import FEATURE_SUFFIXES, write_features
 from geodl.runtime.ledger import Ledger
 from geodl.tools.label_job import LabelCall, LabelJob, outline
+from geodl.tools.product import Product
 
 if TYPE_CHECKING:
     import pandas as pd
     from geopandas import GeoDataFrame
 
-_LABEL, _CONFIDENCE, _IMAGE = "ClassLabel", "Confidence", "Image"
+_LABEL, _CONFIDENCE, _IMAGE, _PICTURE = "ClassLabel", "Confidence", "Image", "ExpMap"
 _TABLE_SUFFIXES = (".parquet", ".csv")
+# pyogrio writes bytes as text into all other formats.
+_PICTURE_SUFFIX = ".parquet"
 
 
 def classify_objects(
@@ -59,8 +62,8 @@ def classify_objects(
         A trained object, a ``.emd`` or ``.dlpk`` file, or the folder that ``save`` returned; of
         ``FeatureClassifier`` or another class that labels chips.
     model_arguments
-        ``batch_size`` (64; 8 on a CPU), ``test_time_augmentation`` (False) and, where chips have
-        several classes, ``threshold`` (0.5).
+        ``batch_size`` (64; 8 on a CPU), ``test_time_augmentation`` (False), ``explainability_map``
+        (False) and, where chips have several classes, ``threshold`` (0.5).
     input_features
         Points, lines or polygons: a GeoDataFrame, or anything that geopandas reads. None labels
         the raster as one image.
@@ -94,14 +97,15 @@ def classify_objects(
     called ``<class_label_field>_Confidence``. With several classes both are texts with commas
     between, best first. No label, and NaN or no text, for features that do not lie on the
     raster. Without features one polygon around the image, or a DataFrame where it has no CRS,
-    with its name in ``Image``. ``.attrs["path"]`` says where it is.
+    with its name in ``Image``. With ``explainability_map`` also a column ``ExpMap`` of PNG
+    pictures, 255 where the chip speaks most for its label. ``.attrs["path"]`` says where it is.
 
     Raises
     ------
     ModelDataError
         The raster does not fit the model, or the model labels no chips.
     OptionError
-        The features have a column of the label's name already.
+        The features have a column of the label's name already, or the format has no pictures.
     OutputExistsError
         A finished product is there.
     BlockError
@@ -127,6 +131,7 @@ def classify_objects(
         progress=progress,
         report=report,
         finalise=partial(_finalise, columns=columns),
+        check=_check_pictures,
         join=_first_labels(columns) if frame is not None else _together,
         features=frame,
         columns=columns,
@@ -145,6 +150,22 @@ def _columns(label: str | None, frame: GeoDataFrame | None) -> tuple[str, str]:
             f"The features have a column {name!r} already; give another class_label_field."
         )
     return name, f"{name}_{_CONFIDENCE}" if _CONFIDENCE in there else _CONFIDENCE
+
+
+def _check_pictures(job: Any, product: Product) -> None:
+    """Refuse pictures where they find no place."""
+    if not job.labels.explain:
+        return
+    if product.path.suffix.lower() != _PICTURE_SUFFIX:
+        raise OptionError(
+            f"{product.path.name}: explainability_map=True makes pictures, for which this format "
+            f"has no place; choose {_PICTURE_SUFFIX}."
+        )
+    if job.frame is not None and _PICTURE in job.frame.columns:
+        raise OptionError(
+            f"The features have a column {_PICTURE!r} already, where explainability_map=True puts "
+            "its pictures; rename it."
+        )
 
 
 def _finalise(
@@ -170,6 +191,9 @@ def _finalise(
     result.attrs = {}
     _warn_of_missing(len(result), len(labels), job.source.name)
     _label(result, labels, columns, several=job.several)
+    if job.labels.explain:
+        found = (labels.get(row) for row in range(len(result)))
+        result[_PICTURE] = [None if label is None else label.picture for label in found]
     _written(result, path)
     result.attrs["path"] = str(path)
     return result

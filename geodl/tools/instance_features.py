@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 
 from geodl.core.grid import GeoGrid
-from geodl.infer.instances import FoundInstances
+from geodl.infer.instances import FoundInstances, InstanceOptions
 from geodl.ops.instance_parts import join_parts
 from geodl.ops.nms import suppress
 from geodl.ops.polygon_overlap import Polygons, polygon_iou
@@ -51,6 +51,14 @@ def to_features(
 def instance_features(job: Job, payloads: Iterable[bytes]) -> GeoDataFrame:
     """The outlines of all blocks, parts of one object joined and duplicates dropped."""
     found = FoundInstances.concatenate([FoundInstances.from_payload(data) for data in payloads])
+    shapes, labels, scores = whole_instances(found, job.instance_options)
+    return to_features(labels, scores, _in_crs(shapes, job.plan.grid), job)
+
+
+def whole_instances(
+    found: FoundInstances, options: InstanceOptions
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Outlines (N,) in pixel edges, their labels 1..K and scores 0..1: each object once."""
     # In one order, so that the result does not depend on that of the blocks.
     bounds = shapely.bounds(found.outlines).reshape(-1, 4)
     keys = (found.labels, *bounds.T, *found.tiles.T, -found.scores.astype(np.float64))
@@ -59,7 +67,6 @@ def instance_features(job: Job, payloads: Iterable[bytes]) -> GeoDataFrame:
     outlines = np.array([_whole(found.outlines[group]) for group in groups], object)
     scores = np.array([found.scores[group].max() for group in groups], np.float32)
     labels = np.array([found.labels[group[0]] for group in groups], np.int64)
-    options = job.instance_options
     shapes = Polygons(outlines)
     kept = suppress(
         shapes.bounds,
@@ -68,8 +75,7 @@ def instance_features(job: Job, payloads: Iterable[bytes]) -> GeoDataFrame:
         options.nms_overlap,
         overlap=lambda i, j: polygon_iou(shapes, i, shapes, j),
     )
-    drawn = _shaped(shapes.shapes[kept], options.outlines)
-    return to_features(labels[kept], scores[kept], _in_crs(drawn, job.plan.grid), job)
+    return _shaped(shapes.shapes[kept], options.outlines), labels[kept], scores[kept]
 
 
 def _whole(parts: np.ndarray) -> shapely.Geometry:

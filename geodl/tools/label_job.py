@@ -194,6 +194,17 @@ def _prepared(call: LabelCall, raster: Any, client: Any) -> Iterator[LabelJob]:
         )
 
 
+def label_defaults(several: bool, device: str) -> dict[str, Any]:
+    """``model_arguments`` with their defaults; ``several`` where chips have several classes."""
+    batch = _BATCH.get(device.partition(":")[0], _CPU_BATCH)
+    return {
+        "batch_size": batch,
+        "test_time_augmentation": False,
+        **({"threshold": 0.5} if several else {}),
+        "explainability_map": False,
+    }
+
+
 def label_options(
     given: Mapping[str, Any] | None, several: bool, device: str
 ) -> tuple[LabelOptions, int]:
@@ -204,15 +215,15 @@ def label_options(
     UnknownOptionError, OptionError
         Names the argument.
     """
-    values = dict(given or {})
-    known = ["batch_size", "test_time_augmentation", *(["threshold"] if several else [])]
-    check_known(values, known, "model_arguments")
+    defaults = label_defaults(several, device)
+    check_known(given or {}, defaults, "model_arguments")
+    values = {"threshold": 0.5, **defaults, **(given or {})}
     options = LabelOptions(
-        threshold=as_float(values.get("threshold", 0.5), "threshold", minimum=0, maximum=1),
-        augment=as_bool(values.get("test_time_augmentation", False), "test_time_augmentation"),
+        threshold=as_float(values["threshold"], "threshold", minimum=0, maximum=1),
+        augment=as_bool(values["test_time_augmentation"], "test_time_augmentation"),
+        explain=as_bool(values["explainability_map"], "explainability_map"),
     )
-    batch = values.get("batch_size", _BATCH.get(device, _CPU_BATCH))
-    return options, as_int(batch, "batch_size", minimum=1)
+    return options, as_int(values["batch_size"], "batch_size", minimum=1)
 
 
 def _plan(

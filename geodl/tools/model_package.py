@@ -21,6 +21,7 @@ from geodl.catalog.chosen import chosen_catalog
 from geodl.catalog.items import FACTS_KEY
 from geodl.infer.options import known_arguments
 from geodl.runtime.future import start
+from geodl.tools.label_job import label_defaults
 
 INSTALLED_KEY = "geodl:installed"
 _SHA_FACT = "sha256"
@@ -302,8 +303,7 @@ def _arguments(bundle: Bundle) -> list[str]:
     except BundleError:
         return []
     if bundle.contract.chip is not None:
-        several = bool(bundle.parameters.get("multilabel"))
-        return ["batch_size", "test_time_augmentation", *(["threshold"] if several else [])]
+        return list(label_defaults(bool(bundle.parameters.get("multilabel")), "cpu"))
     return known_arguments(bundle.contract)
 
 

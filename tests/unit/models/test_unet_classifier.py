@@ -286,7 +286,7 @@ def test_save_writes_the_documented_files(saved):
     assert found == {
         "colours.emd", "colours.safetensors", "colours.dlpk", "model_metrics.html",
         "ModelCharacteristics/loss_graph.png", "ModelCharacteristics/show_results.png",
-        "MODEL_CARD.md", "training.json",
+        "MODEL_CARD.md", "training.json", "ArcGISImageClassifier.py",
     }  # fmt: skip
     page = (saved / "model_metrics.html").read_text()
     assert "resnet18" in page
@@ -306,7 +306,7 @@ def test_the_definition_holds_metrics_and_classes_in_order(saved, trained):
     assert emd["ModelParameters"]["backbone"] == "resnet18"
     assert emd["ModelParameters"]["backend"] == "pytorch"
     assert emd["IsImageNetNormalization"] is True
-    assert "InferenceFunction" not in emd
+    assert emd["InferenceFunction"] == "ArcGISImageClassifier.py"
 
 
 @pytest.mark.parametrize("name", ["", "colours.emd", "colours.dlpk"])

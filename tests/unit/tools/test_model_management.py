@@ -52,7 +52,9 @@ def test_a_model_is_installed_listed_asked_and_taken_off_the_list(catalog):
     info = found.query_info(gis=catalog)
     assert info["model_name"] == "FeatureClassifier"
     assert [entry["Name"] for entry in info["classes"]] == ["one", "two"]
-    assert info["arguments"] == ["batch_size", "test_time_augmentation", "threshold"]
+    assert info["arguments"] == [
+        "batch_size", "test_time_augmentation", "threshold", "explainability_map"
+    ]  # fmt: skip
     assert info["parameters"]["backbone"] == "timm:test_efficientnet"
     assert found.uninstall(gis=catalog) == "schema1_labels"
     assert list_models(gis=catalog) == []
