@@ -157,6 +157,16 @@ def test_pairs_of_small_chips_are_padded_too(tmp_path):
         assert model.task.scores(model.net.eval(), batch["image"]).shape == (2, 2, 16, 16)
 
 
+def test_pairs_where_nothing_changes_train_with_a_warning(tmp_path):
+    folder = change_folder(tmp_path / "pairs", chips=6, size=(32, 32))
+    relabel(folder, np.zeros_like)
+    model = make("ChangeDetector", prepare(folder, 32, dataset_type="ChangeDetection"))
+    with pytest.warns(DataWarning, match="No chip has a label of mine"):
+        model.fit(1, 1e-3)
+    assert all(np.isfinite(value) for value in model.record.rows[0].values())
+    assert model.precision_recall_score()["recall"] == 0
+
+
 def test_pairs_of_unequal_bands_are_refused_with_both_numbers(tmp_path):
     folder = change_folder(tmp_path / "pairs", chips=6, size=(32, 32))
     for path in (folder / "images2").iterdir():
