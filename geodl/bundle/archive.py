@@ -86,7 +86,7 @@ def plain_name(name: str, where: str) -> str:
 
 
 class FolderFiles(PackageFiles):
-    """A package as a folder on disk."""
+    """A package as a folder on disk, by its EMD or its lone ONNX file."""
 
     def __init__(self, emd: Path) -> None:
         self._folder = emd.parent
@@ -204,7 +204,7 @@ def one_emd(names: Sequence[str], where: str) -> str:
 
 
 def open_package(path: str | os.PathLike[str]) -> PackageFiles:
-    """The files of a package given by its EMD, its DLPK or its folder.
+    """The files of a package given by its EMD, its DLPK or its folder, or of a lone ONNX file.
 
     Raises
     ------
@@ -222,8 +222,8 @@ def open_package(path: str | os.PathLike[str]) -> PackageFiles:
             f"There is no model at {path}; give the path of an .emd, a .dlpk or a saved folder."
         )
     suffix = path.suffix.lower()
-    if suffix == ".emd":
+    if suffix in (".emd", ".onnx"):
         return FolderFiles(path)
     if suffix == ".dlpk":
         return ZipFiles(path)
-    raise BundleError(f"{path} is no model package; expected .emd, .dlpk or a saved folder.")
+    raise BundleError(f"{path} is no model package; expected .emd, .dlpk, .onnx or a saved folder.")

@@ -7,15 +7,18 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.onnx import symbolic_helper
 
 from geodl.base.errors import OutputError
 from geodl.base.packages import require
 
 # What onnxruntime and torchvision's own operators (suppression, region pooling) both know.
 OPSET = 17
+_POOLING = "aten::adaptive_avg_pool2d"
 
 
 def to_torchscript(module: nn.Module, example: Tensor) -> bytes:
@@ -65,7 +68,7 @@ def to_onnx(module: nn.Module, example: Tensor, name: str, outputs: Sequence[str
     """
     require("onnx", "export")
     buffer = io.BytesIO()
-    with _quiet(), torch.no_grad():
+    with _quiet(), torch.no_grad(), _pools_as_products():
         try:
             torch.onnx.export(
                 module,
@@ -88,6 +91,40 @@ def _failed(target: str, error: Exception) -> OutputError:
     return OutputError(
         f"The network cannot be written as {target}: {cause}. Save it with framework='PyTorch'."
     )
+
+
+def _shares(side: int, count: int) -> Tensor:
+    """float32 (count, side): what each cell adds to each mean, with torch's own bounds."""
+    table = torch.zeros(count, side)
+    for i in range(count):
+        start, stop = i * side // count, -(-(i + 1) * side // count)
+        table[i, start:stop] = 1 / (stop - start)
+    return table
+
+
+def _pooled(graph: Any, x: Any, size: Any) -> Any:
+    """Adaptive average pooling as two products; ONNX has it for sizes that divide only."""
+    rows, cols = symbolic_helper._parse_arg(size, "is")
+    height, width = x.type().sizes()[-2:]
+    if None in (height, width):
+        return symbolic_helper._unimplemented("adaptive_avg_pool2d", "of any size", x)
+    down = graph.op("Constant", value_t=_shares(height, rows))
+    across = graph.op("Constant", value_t=_shares(width, cols).T.contiguous())
+    return graph.op("MatMul", graph.op("MatMul", down, x), across)
+
+
+@contextmanager
+def _pools_as_products() -> Iterator[None]:
+    """Write every pooling to a grid with :func:`_pooled`."""
+    torch.onnx.register_custom_op_symbolic(  # type: ignore[attr-defined]
+        _POOLING, _pooled, OPSET
+    )
+    try:
+        yield
+    finally:
+        torch.onnx.unregister_custom_op_symbolic(  # type: ignore[attr-defined]
+            _POOLING, OPSET
+        )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from geodl.base.errors import BundleError, GeodlError
 from geodl.base.models import MODELS
 from geodl.base.options import check_choice
+from geodl.base.payloads import PAYLOADS
 from geodl.bundle.read import Bundle
 from geodl.bundle.weights import check_fit, load_exactly
 from geodl.core.contract import ModelContract
@@ -91,6 +92,9 @@ def instantiate(bundle: Bundle) -> tuple[nn.Module, Any]:
     BundleError
         See :func:`build_network`; or weights that are foreign, damaged or of another network.
     """
+    if bundle.payload is not None:
+        net, task = PAYLOADS[bundle.payload](bundle)
+        return net.eval(), task
     state = bundle.trained_weights()
     _check_size(bundle, state)
     net, task = build_network(bundle.contract, bundle.parameters, bundle.where)

@@ -6,19 +6,24 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from geodl.base.errors import BundleError, FormatError
 from geodl.base.files import JSON_LIMIT_BYTES, parse_json, sha256_json
 from geodl.base.models import MODELS
 from geodl.base.options import nearest
+from geodl.base.payloads import PAYLOADS
 from geodl.bundle.archive import MEMBERS_LIMIT, PackageFiles, open_package, plain_name
+from geodl.bundle.onnx_file import SUFFIX as ONNX_SUFFIX
 from geodl.bundle.points import ATTRIBUTES_KEY
 from geodl.bundle.schema import SCHEMA_VERSION, EmdReader, read_contract
 from geodl.core.contract import ModelContract
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from geodl.bundle.onnx_file import OnnxFile
 
 METRIC_KEYS = (
     "accuracy", "average_precision_score", "mIoU", "score", "PSNR", "SSIM", "FID", "FID_A",
@@ -75,6 +80,12 @@ class Bundle:
         """True for a package that geodl did not make."""
         return self.weights_name is None
 
+    @property
+    def payload(self) -> str | None:
+        """The suffix of a network that stands in for weights, of ``PAYLOADS``; None of weights."""
+        suffix = PurePosixPath(self.weights_name or "").suffix.lower()
+        return suffix if suffix in PAYLOADS else None
+
     def require_class(self, name: str) -> None:
         """Refuse a package of another class.
 
@@ -83,7 +94,7 @@ class Bundle:
         BundleError
             Names the class to use.
         """
-        self.require_own()
+        self.require_weights()
         if self.contract.model_name != name:
             raise BundleError(
                 f"{self.where}: ModelName is {self.contract.model_name!r}, not {name!r}; open it "
@@ -105,6 +116,22 @@ class Bundle:
                 f"{self.contract.model_name} on the same exported chips with geodl instead."
             )
 
+    def require_weights(self) -> None:
+        """Refuse a package without weights that a class of geodl could train.
+
+        Raises
+        ------
+        BundleError
+            Foreign, or a network that can only be run.
+        """
+        self.require_own()
+        if self.payload is not None:
+            raise BundleError(
+                f"{self.where} is a network that can be run but not trained ({self.payload}); give "
+                "it as model to the inferencing tools, such as classify_pixels() and "
+                "detect_objects(), or open the package that it was exported from."
+            )
+
     def trained_weights(self) -> dict[str, Tensor]:
         """The weights, checked against their sha256 and for numbers that are not finite.
 
@@ -115,9 +142,24 @@ class Bundle:
         """
         from geodl.bundle.weights import read_weights
 
-        self.require_own()
+        self.require_weights()
         name = str(self.weights_name)
         return read_weights(self._weights_bytes(), name, self.where)
+
+    def network_file(self) -> OnnxFile:
+        """The ONNX network, checked against its sha256.
+
+        Raises
+        ------
+        BundleError
+            It was changed since the package was opened, or is refused.
+        """
+        from geodl.bundle.onnx_file import read_onnx
+
+        name = str(self.weights_name)
+        file = read_onnx(self._files, name)
+        self._compare(name, file.sha256[name], str(self.weights_sha256))
+        return file
 
     def _weights_bytes(self) -> bytes:
         return self.checked_file(str(self.weights_name), str(self.weights_sha256))
@@ -157,13 +199,15 @@ class Bundle:
     def checked_file(self, name: str, sha256: str) -> bytes:
         """A file of the package whose sha256 is what was said. Raises BundleError."""
         content = self._files.read(name)
-        found = hashlib.sha256(content).hexdigest()
-        if found != sha256:
+        self._compare(name, hashlib.sha256(content).hexdigest(), sha256)
+        return content
+
+    def _compare(self, name: str, found: str, stated: str) -> None:
+        if found != stated:
             raise BundleError(
                 f"{self.where}: the sha256 of {name!r} is {found}, the definition states "
-                f"{sha256}; the file was changed or damaged. Copy it again."
+                f"{stated}; the file was changed or damaged. Copy it again."
             )
-        return content
 
     def read_file(self, name: str) -> bytes:
         """Another file of the package; its name is relative to the EMD."""
@@ -171,7 +215,8 @@ class Bundle:
 
 
 def read_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
-    """Open a model package: ``.emd``, ``.dlpk`` or the folder that ``save`` returned.
+    """Open a model package: ``.emd``, ``.dlpk`` or the folder that ``save`` returned; or a lone
+    ``.onnx`` file, whose metadata say what it is.
 
     Parameters
     ----------
@@ -188,17 +233,14 @@ def read_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
         and key.
     """
     files = open_package(path)
+    if files.emd_name.lower().endswith(ONNX_SUFFIX):
+        return _read_onnx_bundle(files, files.emd_name, None)
     reader = EmdReader(_read_emd(files), _emd_where(files))
+    named = reader.emd.get("ModelFile")
+    if isinstance(named, str) and named.lower().endswith(ONNX_SUFFIX):
+        return _read_onnx_bundle(files, plain_name(named, f"{reader.where}: ModelFile"), reader.emd)
     own = reader.emd.get("Geodl")
-    if own is not None:
-        _check_version(reader)
-    name = reader.text("ModelName", None if own is not None else "model")
-    if own is not None and name not in MODELS:
-        raise reader.fail(
-            "ModelName",
-            f"is {name!r}, which geodl does not have."
-            f"{nearest(name, MODELS)} Known: {', '.join(sorted(MODELS))}",
-        )
+    name = model_name(reader, "model")
     contract = read_contract(EmdReader({**reader.emd, "ModelName": name}, reader.where))
     weights, sha = _weights(reader) if own is not None else (None, None)
     bundle = Bundle(
@@ -215,6 +257,33 @@ def read_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
     if verify and not bundle.foreign:
         bundle.verify()
     return bundle
+
+
+def model_name(reader: EmdReader, default: str) -> str:
+    """``ModelName`` of a definition; one of geodl's own has to be known, and of no newer geodl.
+
+    Raises
+    ------
+    BundleError
+        See above.
+    """
+    if reader.emd.get("Geodl") is None:
+        return reader.text("ModelName", default)
+    _check_version(reader)
+    name = reader.text("ModelName")
+    if name not in MODELS:
+        raise reader.fail(
+            "ModelName",
+            f"is {name!r}, which geodl does not have."
+            f"{nearest(name, MODELS)} Known: {', '.join(sorted(MODELS))}",
+        )
+    return name
+
+
+def _read_onnx_bundle(files: PackageFiles, name: str, emd: Mapping[str, Any] | None) -> Bundle:
+    from geodl.bundle.onnx_package import read_onnx_bundle
+
+    return read_onnx_bundle(files, name, emd)
 
 
 def identity(emd: Mapping[str, Any], weights_sha256: str | None) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -175,6 +176,8 @@ class ModelContract:
     chip
         How chips are cut around features, where the model classifies chips as a whole. They are
         then resized to ``tile_px``.
+    arguments
+        Defaults of ``model_arguments`` that the package itself states, by name.
     """
 
     model_name: str
@@ -192,6 +195,7 @@ class ModelContract:
     pixel_scale: float = 1.0
     points: PointInput | None = None
     chip: ChipCut | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.extract_bands) != self.normalization.bands:

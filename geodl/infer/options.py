@@ -76,9 +76,10 @@ def tile_options(contract: ModelContract, given: Mapping[str, Any] | None) -> Ti
     UnknownOptionError, OptionError
         Names the argument.
     """
-    values = dict(given or {})
+    given = dict(given or {})
     own = _own_arguments(contract)
-    check_known(values, known_arguments(contract), "model_arguments")
+    check_known(given, known_arguments(contract), "model_arguments")
+    values = {**contract.arguments, **given}
     tile = as_int(values.get("tile_size", contract.tile_px), "tile_size", minimum=1)
     if tile != contract.tile_px and not contract.variable_tile:
         raise OptionError(
@@ -150,7 +151,8 @@ def known_arguments(contract: ModelContract) -> list[str]:
     """Names of the ``model_arguments`` that a model takes; none of one that runs over no tiles."""
     if contract.kind not in ARGUMENTS:
         return []
-    return _known(contract.kind, _own_arguments(contract))
+    known = _known(contract.kind, _own_arguments(contract))
+    return list(dict.fromkeys([*known, *contract.arguments]))
 
 
 def _known(kind: TaskKind, own: Mapping[str, Any] | None) -> list[str]:

@@ -15,6 +15,7 @@ from geodl.bundle.read import Bundle
 from geodl.core.classes import ClassTable
 from geodl.models.base import TorchModel
 from geodl.models.change_pairs import PairPrediction, as_stack, classify_pair
+from geodl.models.score_export import ExportsScores
 from geodl.nets.backbones import backbone_names, check_backbone
 from geodl.nets.encoder import make_encoder
 from geodl.nets.stanet import STANet
@@ -25,7 +26,7 @@ from geodl.tasks.pixel_metrics import precision_recall_f1
 _DEFAULT_BACKBONE = "resnet18"
 
 
-class ChangeDetector(TorchModel):
+class ChangeDetector(ExportsScores, TorchModel):
     """Change between two images with spatial-temporal attention (STANet, Chen and Shi 2020,
     10.3390/rs12101662).
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 import torch
 
 from geodl.bundle.export import to_onnx, to_torchscript
+from geodl.models.onnx_description import described
 from geodl.nets.exported import INPUT, ExportedDetector
 from geodl.train.device import net_device
 
@@ -20,7 +21,8 @@ class ExportsDetector:
     ``torchscript`` writes ``<name>.torchscript.pt``, ``ONNX`` writes ``<name>.onnx``: float32
     ``pixels`` (1, C, H, W), the raw values of one tile of the training size, to ``boxes`` float32
     (N, 4) x0, y0, x1, y1, ``scores``, ``labels`` 1..K and, of instances, ``masks`` (N, H, W); from
-    score 0.05 on, two of a class overlapping by an IoU of 0.5 at most.
+    score 0.05 on, two of a class overlapping by an IoU of 0.5 at most. The ONNX file says in its
+    metadata what it is; the inferencing tools take it as a model, and find no more than that.
     """
 
     frameworks: ClassVar[tuple[str, ...]] = ("PyTorch", "torchscript", "ONNX", "TF-ONNX", "TF-ONXX")
@@ -51,6 +53,11 @@ class ExportsDetector:
             module.cpu()
             if framework == "torchscript":
                 return {".torchscript.pt": to_torchscript(module, pixels)}
-            return {".onnx": to_onnx(module, pixels, INPUT, module.outputs)}
+            facts = {
+                "model_type": "Detector",
+                "class_names": dict(enumerate(contract.classes.names)),
+            }
+            content = to_onnx(module, pixels, INPUT, module.outputs)
+            return {".onnx": described(content, model, facts)}
         finally:
             model.net.to(device)

@@ -12,6 +12,7 @@ from torch import nn
 from geodl.base.options import as_bool, as_float, check_known
 from geodl.core.classes import ClassTable
 from geodl.models.base import TorchModel
+from geodl.models.score_export import ExportsScores
 from geodl.nets.backbones import (
     FAMILIES,
     backbone_names,
@@ -27,7 +28,7 @@ DEFAULT_BACKBONE = "vgg19"
 _VGG_STRIDE = 16
 
 
-class EdgeDetector(TorchModel):
+class EdgeDetector(ExportsScores, TorchModel):
     """A TorchModel on :class:`geodl.tasks.edges.EdgeTask`; a subclass names network and losses."""
 
     kind: ClassVar[Literal["pixels"]] = "pixels"

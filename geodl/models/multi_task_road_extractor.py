@@ -14,6 +14,7 @@ from geodl.core.classes import ClassTable
 from geodl.models.base import TorchModel
 from geodl.models.pixel_options import refuse_more, task_options
 from geodl.models.pixel_scores import PixelScores
+from geodl.models.score_export import ExportsScores
 from geodl.nets.backbones import backbone_names, check_backbone, timm_names
 from geodl.nets.encoder import make_encoder
 from geodl.nets.roads import HourglassRoads, LinkRoads
@@ -26,7 +27,7 @@ _NETWORK = ("backbone", "mtl_model")
 _TASK = ("gaussian_thresh", "orient_bin_size", "orient_theta")
 
 
-class MultiTaskRoadExtractor(PixelScores, TorchModel):
+class MultiTaskRoadExtractor(ExportsScores, PixelScores, TorchModel):
     """Road segmentation that also learns orientation (Batra et al. 2019,
     10.1109/CVPR.2019.01063).
 

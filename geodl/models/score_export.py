@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from geodl.base.packages import require
 from geodl.bundle.export import to_onnx, to_torchscript
+from geodl.models.onnx_description import described
 from geodl.nets.exported import INPUT
 from geodl.train.device import net_device
 
@@ -52,7 +51,8 @@ class ExportsScores:
     ``torchscript`` writes ``<name>.torchscript.pt``, ``ONNX`` writes ``<name>.onnx``: float32
     ``pixels`` (1, C, H, W), the raw values of one tile of the training size, to ``scores``: of a
     pixel classifier (1, K + 1, H, W), background first, of a classifier of images (1, K). The ONNX
-    file says in its metadata what it is, in the words of the QGIS plugin Deepness.
+    file says in its metadata what it is, in geodl's words and in those of the QGIS plugin
+    Deepness; the inferencing tools take it as a model.
     """
 
     frameworks: ClassVar[tuple[str, ...]] = ("PyTorch", "torchscript", "ONNX", "TF-ONNX", "TF-ONXX")
@@ -80,32 +80,24 @@ class ExportsScores:
             module.cpu()
             if framework == "torchscript":
                 return {".torchscript.pt": to_torchscript(module, pixels)}
-            return {".onnx": _with_metadata(to_onnx(module, pixels, INPUT, [SCORES]), model)}
+            return {
+                ".onnx": described(to_onnx(module, pixels, INPUT, [SCORES]), model, _facts(model))
+            }
         finally:
             model.net.to(device)
 
 
-def _with_metadata(content: bytes, model: TorchModel) -> bytes:
-    """The ONNX model with the keys that say what it takes and gives."""
-    onnx = require("onnx", "export")
-    loaded = onnx.load_from_string(content)
+def _facts(model: TorchModel) -> dict[str, Any]:
+    """What the QGIS plugin Deepness reads of a classifier, besides what it reads of all."""
     contract = model.contract
     pixels = contract.kind == "pixels"
+    bands = len(contract.extract_bands)
     names = [*(["background"] if pixels else []), *contract.classes.names]
-    facts: dict[str, Any] = {
+    return {
         "model_type": "Segmentor" if pixels else "Classifier",
         "class_names": dict(enumerate(names)),
-        "tile_size": contract.tile_px,
-        "tiles_size": contract.tile_px,
-        "bands": [band + 1 for band in contract.extract_bands],
-        "standardization_mean": [0.0] * len(contract.extract_bands),
-        "standardization_std": [1.0] * len(contract.extract_bands),
+        # It divides by 255 first; so the network gets the values as they are.
+        "standardization_mean": [0.0] * bands,
+        "standardization_std": [1 / 255] * bands,
         "geodl_class_values": [*([0] if pixels else []), *contract.classes.values],
     }
-    if contract.cell_size is not None:
-        # In centimetres, as that plugin counts.
-        facts["resolution"] = 100 * sum(contract.cell_size) / 2
-    for key, value in facts.items():
-        entry = loaded.metadata_props.add()
-        entry.key, entry.value = key, json.dumps(value)
-    return bytes(loaded.SerializeToString())

@@ -1,0 +1,337 @@
+"""Networks in ONNX files, run by onnxruntime in place of a network of torch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geodl.base.errors import BundleError, OptionError
+from geodl.base.packages import require
+from geodl.bundle.onnx_definition import LAYOUT_KEY, OWN_KEY
+from geodl.bundle.onnx_file import OnnxFile, Port
+from geodl.bundle.read import Bundle
+from geodl.nets.exported import BOXES, LABELS, MASKS
+from geodl.nets.exported import SCORES as BOX_SCORES
+from geodl.nets.memory import free_bytes
+from geodl.tasks.base import Task
+from geodl.tasks.instances import InstanceTask
+from geodl.tasks.labels import LabelTask
+from geodl.tasks.objects import ObjectTask
+from geodl.tasks.pixels import PixelTask
+
+# A share of 0 would be a score of minus infinity, and the odds of 1 infinite.
+_LEAST = float(np.finfo(np.float32).tiny)
+
+
+def open_network(bundle: Bundle) -> tuple[nn.Module, Task]:
+    """The network of a package and the task that reads it.
+
+    Raises
+    ------
+    BundleError
+        onnxruntime cannot run it; names the file.
+    MissingPackageError
+        onnxruntime is not installed.
+    """
+    contract = bundle.contract
+    layout: Mapping[str, Any] = bundle.parameters[LAYOUT_KEY]
+    file, count = bundle.network_file(), len(contract.classes)
+    if contract.kind == "pixels":
+        return PixelNetwork(file, layout, count), PixelTask(contract.classes)
+    if contract.kind == "tiles":
+        several = layout.get("activation") == "sigmoid" or bool(bundle.parameters.get("multilabel"))
+        return LabelNetwork(file, count, several), LabelTask(contract.classes, multilabel=several)
+    net = BoxNetwork(file, layout, count)
+    if contract.kind == "instances":
+        return net, InstanceTask(contract.classes)
+    return net, ObjectTask(contract.classes)
+
+
+class OnnxNetwork(nn.Module):
+    """An ONNX network that takes and gives tensors of torch; it cannot be trained.
+
+    Parameters
+    ----------
+    file
+        Found sound.
+
+    Raises
+    ------
+    BundleError
+        onnxruntime refuses it.
+    """
+
+    def __init__(self, file: OnnxFile) -> None:
+        super().__init__()
+        self.file = file
+        self.device = "cpu"
+        self.session = _session(file, "cpu")
+
+    def outputs(self, x: Tensor) -> list[list[np.ndarray]]:
+        """What the network gives for a batch: arrays in order of its outputs, of every run.
+
+        Runs are of as many images as the network takes: all, or a fixed number.
+        """
+        port = self.file.input
+        for side, taken in zip(x.shape[2:], port.shape[2:], strict=True):
+            if taken not in (None, side):
+                raise OptionError(
+                    f"{self.file.where} takes tiles of {taken} px only, not {side}; leave "
+                    "tile_size and tta_scales out"
+                )
+        self._move(x.device.type)
+        pixels = x.detach().cpu().contiguous().numpy()
+        pixels = _cast(pixels, np.dtype(port.dtype))
+        size = port.shape[0] or len(pixels)
+        runs = []
+        for start in range(0, len(pixels), size):
+            part = pixels[start : start + size]
+            short = size - len(part)
+            if short:
+                part = np.concatenate([part, np.zeros((short, *part.shape[1:]), part.dtype)])
+            runs.append(self._run(part))
+        return runs
+
+    def _run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        try:
+            found = self.session.run(None, {self.file.input.name: pixels})
+        except _runtime_errors() as error:
+            raise BundleError(f"{self.file.where} cannot be run: {_first_line(error)}") from error
+        return [np.asarray(part) for part in found]
+
+    def _move(self, device: str) -> None:
+        """Run where the tensors lie, if onnxruntime was built for it."""
+        if device != self.device:
+            self.session, self.device = _session(self.file, device), device
+
+
+class PixelNetwork(OnnxNetwork):
+    """Scores of pixels as logits, background first.
+
+    Parameters
+    ----------
+    layout
+        ``scores``: probabilities, background first. ``classes``: probabilities or logits by
+        ``activation``, with or without ``background``. ``mask``: of one class alone.
+    classes
+        K.
+    """
+
+    def __init__(self, file: OnnxFile, layout: Mapping[str, Any], classes: int) -> None:
+        super().__init__(file)
+        self.layout, self.classes = layout, classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 (B, K + 1, H, W)."""
+        runs = [run[0] for run in self.outputs(x)]
+        scores = _joined(runs, x, self.file.outputs[0], self.file.where)
+        own = self.layout["layout"]
+        channels = self.classes + (own == "scores" or bool(self.layout.get("background")))
+        if scores.shape != (len(x), channels, *x.shape[2:]):
+            raise BundleError(
+                f"{self.file.where} gives {tuple(scores.shape)} for {tuple(x.shape)}; expected "
+                f"{(len(x), channels, *x.shape[2:])}."
+            )
+        return self._logits(scores)
+
+    def _logits(self, scores: Tensor) -> Tensor:
+        own, activation = self.layout["layout"], self.layout.get("activation")
+        if own == "mask":
+            logits = scores if activation != "sigmoid" else torch.logit(scores, _LEAST)
+            return torch.cat([torch.zeros_like(logits), logits], dim=1)
+        if own == "scores" or activation:
+            scores = scores.log()
+        if own == "classes" and not self.layout.get("background"):
+            nowhere = torch.full_like(scores[:, :1], -torch.inf)
+            scores = torch.cat([nowhere, scores], dim=1)
+        return scores
+
+
+class LabelNetwork(OnnxNetwork):
+    """Scores of images as logits.
+
+    Parameters
+    ----------
+    several
+        Of classes that do not exclude each other.
+    """
+
+    def __init__(self, file: OnnxFile, classes: int, several: bool) -> None:
+        super().__init__(file)
+        self.classes, self.several = classes, several
+        # What geodl writes are probabilities, however its graph ends.
+        self.shares = bool(file.activations[0]) or OWN_KEY in file.metadata
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 (B, K)."""
+        runs = [run[0] for run in self.outputs(x)]
+        scores = _joined(runs, x, self.file.outputs[0], self.file.where)
+        if scores.shape != (len(x), self.classes):
+            raise BundleError(
+                f"{self.file.where} gives {tuple(scores.shape)} for {len(x)} images; expected "
+                f"{(len(x), self.classes)}."
+            )
+        if not self.shares:
+            return scores
+        return torch.logit(scores, _LEAST) if self.several else scores.log()
+
+
+class BoxNetwork(OnnxNetwork):
+    """Boxes of objects, with masks where the network gives them.
+
+    Parameters
+    ----------
+    layout
+        ``boxes`` or ``masks``: the outputs ``boxes``, ``scores``, ``labels`` (and ``masks``) of one
+        image. ``yolo5``: (B, N, 5 + K) of centre, size, objectness and classes; ``yolo6``: the
+        same, where objectness says nothing; ``yolo8``: (B, 4 + K, N) of centre, size and classes.
+    """
+
+    def __init__(self, file: OnnxFile, layout: Mapping[str, Any], classes: int) -> None:
+        super().__init__(file)
+        self.layout, self.classes = str(layout["layout"]), classes
+        self.named = [BOXES, BOX_SCORES, LABELS, *([MASKS] if self.layout == "masks" else [])]
+        if self.layout in ("boxes", "masks"):
+            missing = [name for name in self.named if file.output(name) is None]
+            if missing or file.input.shape[0] != 1:
+                raise BundleError(
+                    f"{file.where} lacks the outputs {', '.join(missing) or 'of a single image'}; "
+                    f"a detector of this layout gives {', '.join(self.named)}."
+                )
+
+    def forward(self, x: Tensor) -> DecodedBoxes:
+        runs = self.outputs(x)
+        if self.layout in ("boxes", "masks"):
+            return DecodedBoxes([self._named(run) for run in runs][: len(x)])
+        rows = np.concatenate([run[0] for run in runs])[: len(x)]
+        rows = rows.astype(np.float32, copy=False)
+        if rows.ndim == 3 and self.layout == "yolo8":
+            rows = rows.swapaxes(1, 2)
+        before = 4 if self.layout == "yolo8" else 5
+        if rows.ndim != 3 or rows.shape[2] != before + self.classes:
+            raise BundleError(
+                f"{self.file.where} gives {runs[0][0].shape}; expected {before + self.classes} "
+                "numbers of each box."
+            )
+        return DecodedBoxes([self._centred(one, before, x.shape[-2:]) for one in rows])
+
+    def _named(self, run: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        by_name = {port.name: part for port, part in zip(self.file.outputs, run, strict=True)}
+        parts = tuple(by_name[name] for name in self.named)
+        count = len(parts[0])
+        sound = parts[0].shape == (count, 4) and all(len(part) == count for part in parts[1:])
+        labels = parts[2]
+        if not sound or (count and not 1 <= labels.min() <= labels.max() <= self.classes):
+            raise BundleError(
+                f"{self.file.where} gives boxes {parts[0].shape} with labels {labels.shape}; "
+                f"expected (N, 4) and labels of 1 to {self.classes}."
+            )
+        return parts
+
+    def _centred(
+        self, rows: np.ndarray, before: int, side: Sequence[int]
+    ) -> tuple[np.ndarray, ...]:
+        """Boxes, scores and labels of (N, before + K) rows of centre and size."""
+        by_class = rows[:, before:]
+        if self.layout == "yolo5":
+            # Of the class, given that there is an object.
+            by_class = by_class * rows[:, 4:5]
+        labels = by_class.argmax(axis=1)
+        scores = by_class[np.arange(len(rows)), labels]
+        half = rows[:, 2:4] / 2
+        boxes = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1)
+        boxes = boxes.clip(0, [side[1], side[0]] * 2).astype(np.float32)
+        real = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return boxes[real], scores[real], labels[real] + 1
+
+
+@dataclass(frozen=True)
+class DecodedBoxes:
+    """Boxes of a batch, as a :class:`~geodl.tasks.objects.DetectionOutput` gives them."""
+
+    images: Sequence[tuple[np.ndarray, ...]]
+
+    def losses(self, targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """A network that is only run has none."""
+        raise OptionError("a network in an ONNX file cannot be trained or scored")
+
+    def decode(self, threshold: float) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Boxes (N, 4), scores (N,) and labels (N,) of each image."""
+        return [(one[0], one[1], one[2]) for one in self.decode_masks(threshold)]
+
+    def decode_masks(self, threshold: float) -> list[tuple[Tensor, ...]]:
+        """The same, with masks (N, H, W) last where there are any."""
+        found = []
+        for parts in self.images:
+            passing = parts[1] >= threshold
+            found.append(tuple(torch.from_numpy(part[passing]) for part in parts))
+        return found
+
+
+def _joined(runs: Sequence[np.ndarray], x: Tensor, port: Port, where: str) -> Tensor:
+    """float32 of all runs, as many as there are images, on their device."""
+    if any(run.ndim != len(port.shape) or run.ndim == 0 for run in runs):
+        raise BundleError(f"{where} gives {runs[0].shape} as {port}.")
+    whole = np.concatenate(runs)[: len(x)].astype(np.float32, copy=False)
+    return torch.from_numpy(whole).to(x.device)
+
+
+def _cast(pixels: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """float32 pixels as the network takes them; whole numbers are kept within their range."""
+    if dtype.kind == "f":
+        return pixels.astype(dtype, copy=False)
+    info = np.iinfo(dtype)
+    return pixels.clip(info.min, info.max).astype(dtype)
+
+
+# ---- onnxruntime
+
+
+def _session(file: OnnxFile, device: str) -> Any:
+    runtime = require("onnxruntime", "export")
+    _limit_memory()
+    options = runtime.SessionOptions()
+    # As many threads as torch has here, so that processes x threads equal the cores.
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = ["CPUExecutionProvider"]
+    if device == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():
+        providers.insert(0, "CUDAExecutionProvider")
+    try:
+        return runtime.InferenceSession(file.content, options, providers=providers)
+    except _runtime_errors() as error:
+        raise BundleError(f"{file.where} cannot be run: {_first_line(error)}") from error
+
+
+@functools.cache
+def _limit_memory() -> None:
+    """Let no network take more memory than there is: a few bytes of a file may ask for any."""
+    runtime = require("onnxruntime", "export")
+    place = runtime.OrtMemoryInfo(
+        "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
+    )
+    # Grown by what is asked for, not by powers of two.
+    limits = {"max_mem": free_bytes(torch.device("cpu")), "arena_extend_strategy": 1}
+    runtime.create_and_register_allocator(place, runtime.OrtArenaCfg(limits))
+
+
+@functools.cache
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises; its errors have no base of their own."""
+    state = require("onnxruntime.capi.onnxruntime_pybind11_state", "export")
+    own = [v for v in vars(state).values() if isinstance(v, type) and issubclass(v, Exception)]
+    return (*own, RuntimeError, ValueError, TypeError, MemoryError)
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).splitlines() or [""])[0].strip()
+    return f"{text[:300] or type(error).__name__}."
