@@ -308,7 +308,7 @@ def d_fine(body: Backbone, classes: int, options: Mapping[str, Any]) -> Any:
     """D-FINE; takes the options of RT-DETR v2."""
     package = require("transformers", "transformers")
     config = package.DFineConfig(**_real_time(package, body, classes, options))
-    return _without_copies(package.DFineForObjectDetection(config))
+    return _with_constants(_without_copies(package.DFineForObjectDetection(config)))
 
 
 def _shared(
@@ -358,6 +358,19 @@ def _without_copies(detr: Any) -> Any:
     """The decoder's own heads are used; those beside it are copies that nothing reads."""
     _start_afresh(detr)
     del detr.class_embed, detr.bbox_embed
+    return detr
+
+
+def _with_constants(detr: Any) -> Any:
+    """Numbers that no training changes become buffers, so that unfreezing a model leaves them.
+
+    They keep their names in the state: 3.1 of 2410.13842 has them as constants.
+    """
+    for module in detr.modules():
+        for name, value in list(module.named_parameters(recurse=False)):
+            if not value.requires_grad:
+                delattr(module, name)
+                module.register_buffer(name, value.detach())
     return detr
 
 
