@@ -98,9 +98,14 @@ class TinyBoxes:
         return _Same(), _Groups(classes), False
 
 
+def register_tiny_boxes() -> None:
+    """Make the model known to this process."""
+    MODELS.register(TinyBoxes.__name__, f"{__name__}:{TinyBoxes.__name__}")
+
+
 def tiny_boxes(folder: Path, *, block_size: float = 32.0, max_points: int = 100_000) -> Path:
     """Write the package of ``TinyBoxes`` into the folder ``folder``; returns it."""
-    MODELS.register(TinyBoxes.__name__, f"{__name__}:{TinyBoxes.__name__}")
+    register_tiny_boxes()
     table = ClassTable.from_mapping({1: "Car", 7: "House"})
     contract = ModelContract(
         model_name=TinyBoxes.__name__,

@@ -3,26 +3,69 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodl.base.errors import OptionError, OutputError, OutputExistsError
-from geodl.base.options import as_bool, check_choice
+from geodl.base.options import as_bool, as_int, check_choice, check_known
+from geodl.core.points import PointInput, PointPlan
+from geodl.infer.points import ClassifiedTiles, label_dtype
 from geodl.io.cloud import SUFFIXES, Cloud
+from geodl.io.point_cells import SortedCloud
 from geodl.io.points import cloud_of
 from geodl.runtime.connect import active_client
 from geodl.runtime.future import RunFuture, start
+from geodl.runtime.ledger import Ledger
 from geodl.tools.open_points import open_points
-from geodl.tools.point_copies import check_targets, copy_targets
-from geodl.tools.point_job import (
-    estimated_point_hours,
-    prepared_points,
-    run_points,
-)
+from geodl.tools.point_copies import ClassRules, check_targets, copy_targets, write_copies
+from geodl.tools.point_job import PointRun, estimated_point_hours, matched, run_points
 from geodl.tools.product import Product
 
 if TYPE_CHECKING:
     import xarray as xr
+
+# Folder of a run that holds the classes of each tile.
+_LABELS = "labels"
+_RULES = ("overwrite", "keep", "write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointJob(PointRun):
+    """A run that classifies.
+
+    Parameters
+    ----------
+    rules
+        Which points get which classes.
+    """
+
+    rules: ClassRules
+
+    def task(self, cloud: SortedCloud, folder: Path) -> ClassifiedTiles:
+        labels = folder / _LABELS
+        labels.mkdir(exist_ok=True)
+        return ClassifiedTiles(
+            cloud=cloud,
+            model=self.model,
+            device=self.device,
+            folder=labels,
+            confidence=self.rules.confidence,
+            probabilities=self.rules.probabilities,
+            write_codes=self.rules.write,
+        )
+
+    def finish(self, ledger: Ledger, plan: PointPlan, path: Path) -> None:
+        """Write the copies of the files."""
+        rules = self.rules
+        dtype = label_dtype(
+            self.points, confidence=rules.confidence, probabilities=rules.probabilities
+        )
+        names = [ledger.folder / _LABELS / f"{row}_{col}.npy" for row, col in plan.tiles]
+        targets = copy_targets(self.cloud, path)
+        write_copies(self.cloud, targets, names, dtype, rules, ledger.folder)
 
 
 def classify_points(
@@ -105,12 +148,12 @@ def classify_points(
     product = _product(cloud, output, overwrite=overwrite, check=not estimate)
     suffix = product.path.suffix.lower() if len(cloud.files) == 1 else ""
     if estimate:
-        with prepared_points(cloud, model, suffix=suffix, **options) as job:
+        with _prepared(cloud, model, suffix=suffix, **options) as job:
             hours: Any = estimated_point_hours(job)
             return hours
 
     def make(handle: RunFuture | None) -> Any:
-        with prepared_points(cloud, model, suffix=suffix, **options) as job:
+        with _prepared(cloud, model, suffix=suffix, **options) as job:
             check_targets(cloud, copy_targets(cloud, product.path), job.rules)
             run_points(job, product, client=client, progress=progress, future=handle)
         found = open_points(product.path)
@@ -120,6 +163,73 @@ def classify_points(
     # With future=True a RunFuture, as documented.
     result: Any = start(make) if future else make(None)
     return result
+
+
+@contextmanager
+def _prepared(
+    points: Any,
+    model: Any,
+    *,
+    classes: Any,
+    confidence: bool,
+    probabilities: bool,
+    suffix: str,
+    **options: Any,
+) -> Iterator[PointJob]:
+    """Cloud, model and rules, checked."""
+    with matched(
+        points,
+        model,
+        tool="classify_points",
+        kind="points",
+        gives="gives classes of points",
+        **options,
+    ) as found:
+        rules = class_rules(
+            classes, found["points"], confidence=confidence, probabilities=probabilities
+        )
+        settings = {**found.pop("settings"), "classes": rules.answer(), "suffix": suffix}
+        yield PointJob(**found, settings=settings, rules=rules)
+
+
+def class_rules(
+    classes: Any, spec: PointInput, *, confidence: bool, probabilities: bool
+) -> ClassRules:
+    """Read the argument ``classes``.
+
+    Raises
+    ------
+    OptionError, UnknownOptionError
+        Neither a list of codes nor a dict of such lists; codes the model does not give.
+    """
+    given = classes
+    if given is not None and not isinstance(given, Mapping):
+        given = {"overwrite": given}
+    check_known(given or {}, _RULES, "classes")
+    lists = {name: _codes((given or {}).get(name), name) for name in _RULES}
+    write = lists["write"]
+    strange = sorted(set(write or ()) - set(spec.codes))
+    if strange or write == ():
+        raise OptionError(
+            f"classes: write={list(write or ())} must name classes of the model "
+            f"({', '.join(map(str, spec.codes))})."
+        )
+    return ClassRules(
+        overwrite=lists["overwrite"],
+        keep=lists["keep"] or (),
+        write=write,
+        codes=spec.codes,
+        confidence=confidence,
+        probabilities=probabilities,
+    )
+
+
+def _codes(given: Any, name: str) -> tuple[int, ...] | None:
+    if given is None:
+        return None
+    if isinstance(given, (str, bytes)) or not isinstance(given, (Sequence, set, frozenset)):
+        raise OptionError(f"classes: {name}={given!r} is no list of class codes.")
+    return tuple(sorted(as_int(code, f"classes: {name}", minimum=0) for code in given))
 
 
 def _product(

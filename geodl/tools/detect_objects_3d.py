@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,28 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geodl.base.errors import ModelDataError
-from geodl.bundle import load_model, resolve_model
 from geodl.core.classes import ClassTable
 from geodl.core.oriented import OrientedBoxes
 from geodl.core.points import PointPlan
 from geodl.infer.boxes3d import DetectedTiles, from_payload, joined
 from geodl.io.point_cells import SortedCloud
-from geodl.io.points import cloud_of
 from geodl.io.writers import FEATURE_SUFFIXES, write_features
 from geodl.ops.boxes3d import footprints, suppress_oriented
 from geodl.runtime.connect import active_client
 from geodl.runtime.future import RunFuture, start
 from geodl.runtime.ledger import Ledger
 from geodl.tasks.objects import as_share
-from geodl.tools.device import run_device
-from geodl.tools.point_job import (
-    PointRun,
-    check_dimensions,
-    estimated_point_hours,
-    run_points,
-    tile_sizes,
-)
+from geodl.tools.point_job import PointRun, estimated_point_hours, matched, run_points
 from geodl.tools.product import Product
 
 if TYPE_CHECKING:
@@ -167,52 +156,19 @@ def detect_objects_3d(
 
 @contextmanager
 def _prepared(
-    points: Any,
-    model: Any,
-    *,
-    threshold: float,
-    nms_overlap: float,
-    tile_size: float | None,
-    buffer: float | None,
-    client: Any,
+    points: Any, model: Any, *, threshold: float, nms_overlap: float, **options: Any
 ) -> Iterator[BoxJob]:
-    """Open cloud and model, check that they fit, and plan."""
-    with tempfile.TemporaryDirectory(prefix="geodl-model-") as folder:
-        ref = resolve_model(model, folder)
-        device = run_device(None, client)
-        contract = load_model(ref, device if client is None else "cpu").contract
-        spec = contract.points
-        if contract.kind != "boxes3d" or spec is None:
-            raise ModelDataError(
-                f"detect_objects_3d needs a model that finds boxes among points; "
-                f"{contract.model_name} gives {contract.kind}."
-            )
-        cloud = cloud_of(points)
-        check_dimensions(cloud, spec, contract.model_name)
-        size, pad = tile_sizes(cloud, spec, tile_size, buffer)
-        settings: dict[str, Any] = {
-            "tool": "detect_objects_3d",
-            "source": cloud.identity(),
-            "model": ref.sha256,
-            "threshold": threshold,
-            "nms_overlap": nms_overlap,
-        }
-        if pad < spec.block_size:
-            # Blocks are cut short at the buffer's edge, so that tiles change the result.
-            settings["tiles"] = [size, pad]
-        yield BoxJob(
-            cloud=cloud,
-            model=ref,
-            contract=contract,
-            points=spec,
-            size=size,
-            fixed=tile_size is not None,
-            buffer=pad,
-            device=device,
-            settings=settings,
-            threshold=threshold,
-            nms_overlap=nms_overlap,
-        )
+    """Cloud and model, checked."""
+    with matched(
+        points,
+        model,
+        tool="detect_objects_3d",
+        kind="boxes3d",
+        gives="finds boxes among points",
+        **options,
+    ) as found:
+        found["settings"] |= {"threshold": threshold, "nms_overlap": nms_overlap}
+        yield BoxJob(**found, threshold=threshold, nms_overlap=nms_overlap)
 
 
 def with_neighbours(tiles: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

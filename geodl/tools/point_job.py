@@ -1,4 +1,4 @@
-"""Classifying a cloud: sort, classify tile by tile, write the copies; resumable between all."""
+"""A model over a cloud: sort, run tile by tile, make the product; resumable between all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -15,13 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from geodl.base.errors import ModelDataError, OptionError
+from geodl.base.errors import ModelDataError
 from geodl.base.files import sha256_json
-from geodl.base.options import as_float, as_int, check_known
+from geodl.base.options import as_float
 from geodl.bundle import ModelRef, load_model, resolve_model
 from geodl.core.contract import ModelContract
 from geodl.core.points import PointInput, PointPlan
-from geodl.infer.points import ClassifiedTiles, label_dtype, needed_dimensions
+from geodl.infer.points import needed_dimensions
 from geodl.io.cloud import Cloud
 from geodl.io.manifest import write_manifest
 from geodl.io.point_cells import PartSpec, SortBlocks, SortedCloud, part_stem
@@ -31,7 +31,6 @@ from geodl.runtime.ledger import Ledger
 from geodl.runtime.run import RunSummary, run_blocks
 from geodl.tools.device import run_device
 from geodl.tools.inference import kept_model
-from geodl.tools.point_copies import ClassRules, copy_targets, write_copies
 from geodl.tools.product import Product
 
 # Points of a tile with its buffer, as far as the density of the whole cloud tells: some 100 MB.
@@ -41,9 +40,6 @@ _CELLS_PER_TILE = 16
 _MOST_TILE_POINTS = 2 * TILE_POINTS
 _PACKAGES = ("geodl", "torch", "numpy", "laspy", "lazrs", "dask")
 _TRIED_TILES = 4
-# Folder of a run that holds the classes of each tile.
-_LABELS = "labels"
-_RULES = ("overwrite", "keep", "write")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,92 +102,66 @@ class PointRun(ABC):
         """Make the product at ``path`` of what the tiles left in the run folder."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PointJob(PointRun):
-    """A run that classifies.
-
-    Parameters
-    ----------
-    rules
-        Which points get which classes.
-    """
-
-    rules: ClassRules
-
-    def task(self, cloud: SortedCloud, folder: Path) -> ClassifiedTiles:
-        labels = folder / _LABELS
-        labels.mkdir(exist_ok=True)
-        return ClassifiedTiles(
-            cloud=cloud,
-            model=self.model,
-            device=self.device,
-            folder=labels,
-            confidence=self.rules.confidence,
-            probabilities=self.rules.probabilities,
-            write_codes=self.rules.write,
-        )
-
-    def finish(self, ledger: Ledger, plan: PointPlan, path: Path) -> None:
-        """Write the copies of the files."""
-        rules = self.rules
-        dtype = label_dtype(
-            self.points, confidence=rules.confidence, probabilities=rules.probabilities
-        )
-        names = [ledger.folder / _LABELS / f"{row}_{col}.npy" for row, col in plan.tiles]
-        targets = copy_targets(self.cloud, path)
-        write_copies(self.cloud, targets, names, dtype, rules, ledger.folder)
-
-
 @contextmanager
-def prepared_points(
+def matched(
     points: Any,
     model: Any,
     *,
+    tool: str,
+    kind: str,
+    gives: str,
     tile_size: float | None,
     buffer: float | None,
-    classes: Any,
-    confidence: bool,
-    probabilities: bool,
-    suffix: str,
     client: Any,
-) -> Iterator[PointJob]:
-    """Open cloud and model, check that they fit, and plan."""
+) -> Iterator[dict[str, Any]]:
+    """Open cloud and model, and check that they fit.
+
+    Parameters
+    ----------
+    tool
+        Name of the run.
+    kind, gives
+        Of the model that the tool takes, and what such a model does, for the message.
+
+    Returns
+    -------
+    The arguments of a :class:`PointRun`. ``settings`` hold what every run's result depends on; a
+    tool adds its own. The model's files last as long as the context.
+
+    Raises
+    ------
+    ModelDataError
+        The model is for something else, or a file lacks a dimension that it takes.
+    OptionError
+        A size that is none.
+    """
     with tempfile.TemporaryDirectory(prefix="geodl-model-") as folder:
         ref = resolve_model(model, folder)
         device = run_device(None, client)
         contract = load_model(ref, device if client is None else "cpu").contract
-        if contract.kind != "points" or contract.points is None:
+        spec = contract.points
+        if contract.kind != kind or spec is None:
             raise ModelDataError(
-                f"classify_points needs a model that gives classes of points; "
-                f"{contract.model_name} gives {contract.kind}."
+                f"{tool} needs a model that {gives}; {contract.model_name} gives {contract.kind}."
             )
         cloud = cloud_of(points)
-        spec = contract.points
         check_dimensions(cloud, spec, contract.model_name)
-        rules = class_rules(classes, spec, confidence=confidence, probabilities=probabilities)
         size, pad = tile_sizes(cloud, spec, tile_size, buffer)
-        settings: dict[str, Any] = {
-            "tool": "classify_points",
-            "source": cloud.identity(),
-            "model": ref.sha256,
-            "classes": rules.answer(),
-            "suffix": suffix,
-        }
+        settings: dict[str, Any] = {"tool": tool, "source": cloud.identity(), "model": ref.sha256}
         if pad < spec.block_size:
             # Blocks are cut short at the buffer's edge, so that tiles change the result.
             settings["tiles"] = [size, pad]
-        yield PointJob(
-            cloud=cloud,
-            model=ref,
-            contract=contract,
-            points=spec,
-            size=size,
-            buffer=pad,
-            fixed=tile_size is not None,
-            rules=rules,
-            device=device,
-            settings=settings,
-        )
+        yield {
+            "cloud": cloud,
+            "model": ref,
+            "contract": contract,
+            "points": spec,
+            "size": size,
+            "buffer": pad,
+            "fixed": tile_size is not None,
+            "device": device,
+            "settings": settings,
+        }
 
 
 def check_dimensions(cloud: Cloud, spec: PointInput, model: str) -> None:
@@ -204,46 +174,6 @@ def check_dimensions(cloud: Cloud, spec: PointInput, model: str) -> None:
                 f"{model} takes {', '.join(needed)}; {file.name} (point format "
                 f"{file.layout.format_id}) has no {missing[0]}."
             )
-
-
-def class_rules(
-    classes: Any, spec: PointInput, *, confidence: bool, probabilities: bool
-) -> ClassRules:
-    """Read the argument ``classes``.
-
-    Raises
-    ------
-    OptionError, UnknownOptionError
-        Neither a list of codes nor a dict of such lists; codes the model does not give.
-    """
-    given = classes
-    if given is not None and not isinstance(given, Mapping):
-        given = {"overwrite": given}
-    check_known(given or {}, _RULES, "classes")
-    lists = {name: _codes((given or {}).get(name), name) for name in _RULES}
-    write = lists["write"]
-    strange = sorted(set(write or ()) - set(spec.codes))
-    if strange or write == ():
-        raise OptionError(
-            f"classes: write={list(write or ())} must name classes of the model "
-            f"({', '.join(map(str, spec.codes))})."
-        )
-    return ClassRules(
-        overwrite=lists["overwrite"],
-        keep=lists["keep"] or (),
-        write=write,
-        codes=spec.codes,
-        confidence=confidence,
-        probabilities=probabilities,
-    )
-
-
-def _codes(given: Any, name: str) -> tuple[int, ...] | None:
-    if given is None:
-        return None
-    if isinstance(given, (str, bytes)) or not isinstance(given, (Sequence, set, frozenset)):
-        raise OptionError(f"classes: {name}={given!r} is no list of class codes.")
-    return tuple(sorted(as_int(code, f"classes: {name}", minimum=0) for code in given))
 
 
 def tile_sizes(

@@ -112,8 +112,9 @@ def test_pointcnn_on_the_held_back_third(lidar: Path, tmp_path: Path) -> None:
 
 
 def test_second_on_a_generated_town(tmp_path: Path) -> None:
+    # Objects of few scenes are learned by heart: 40 scenes gave an AP of 0.5 at an IoU of 0.1.
     export = object_export(
-        tmp_path / "town.pcotd", train=40, valid=10, side=28.0, density=3.0, cars=3, buildings=1
+        tmp_path / "town.pcotd", train=240, valid=20, side=28.0, density=3.0, cars=3, buildings=1
     )
     started = time.process_time()
     data = prepare_data(
@@ -121,7 +122,8 @@ def test_second_on_a_generated_town(tmp_path: Path) -> None:
         class_mapping={1: "Car", 2: "Building"},
     )  # fmt: skip
     model = MMDetection3D(data)
-    model.fit(30, 1e-2, monitor="average_precision")
+    # The last epoch counts: the validation scenes choose nothing.
+    model.fit(10, 5e-3, checkpoint=False)
     scores = model.average_precision_score(iou_thresh=0.5, detect_thresh=0.05)
     assert isinstance(scores, dict)
     spent = time.process_time() - started
