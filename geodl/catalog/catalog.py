@@ -89,8 +89,8 @@ class Catalog:
         Parameters
         ----------
         path_or_object
-            The path of a raster, features, points, a table, or of a model (``.dlpk``, ``.emd`` or
-            the folder that ``save`` returned); what a tool returned; or a trained model.
+            The path of a raster, features, points, a table, a folder of training chips, or a model
+            (``.dlpk``, ``.emd``, the folder of ``save``); what a tool returned; or a trained model.
         id
             Of the item, unique in the catalog; None takes the file's name without its suffix.
         title, description
@@ -257,7 +257,7 @@ class Catalog:
             West, south, east, north in degrees, which the item touches. A west beyond the east
             crosses the antimeridian.
         kind
-            ``"raster"``, ``"features"``, ``"points"``, ``"table"`` or ``"model"``.
+            ``"raster"``, ``"features"``, ``"points"``, ``"table"``, ``"chips"``, ``"model"``.
 
         Raises
         ------

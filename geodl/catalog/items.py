@@ -18,14 +18,15 @@ from pystac.extensions.table import Column, TableExtension
 
 from geodl.base.errors import DataError, FormatError, GeodlError, OptionError, SourceNotFoundError
 from geodl.bundle.read import Bundle, read_bundle
+from geodl.catalog.chip_items import chip_bounds, chip_facts, holds_chips
 from geodl.catalog.model_items import describe_model
 from geodl.io.crs import transform_bounds
 from geodl.io.manifest import manifest_path, read_manifest
 from geodl.io.source import open_source
 from geodl.io.vector import read_features
 
-Kind = Literal["raster", "features", "points", "table", "model"]
-KINDS: tuple[Kind, ...] = ("raster", "features", "points", "table", "model")
+Kind = Literal["raster", "features", "points", "table", "chips", "model"]
+KINDS: tuple[Kind, ...] = ("raster", "features", "points", "table", "chips", "model")
 KIND_KEY = "geodl:kind"
 FACTS_KEY = "geodl:facts"
 
@@ -107,6 +108,8 @@ def kind_of(path: Path) -> Kind:
     for kind, suffixes in tables.items():
         if suffix in suffixes:
             return kind
+    if path.is_dir() and holds_chips(path):
+        return "chips"
     if path.is_dir() and any(p.suffix.lower() == ".emd" for p in path.iterdir()):
         return "model"
     known = sorted(s for table in tables.values() for s in table)
@@ -224,8 +227,13 @@ def _model(path: Path) -> Described:
     return Described("model", files, None, facts, bundle=bundle)
 
 
+def _chips(path: Path) -> Described:
+    return Described("chips", {path.name: path}, chip_bounds(path), chip_facts(path))
+
+
 _LOOKS = {
-    "raster": _raster, "features": _features, "points": _points, "table": _table, "model": _model,
+    "raster": _raster, "features": _features, "points": _points, "table": _table,
+    "chips": _chips, "model": _model,
 }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ document.getElementById("find").addEventListener("input", event => {
     item.hidden = !item.textContent.toLowerCase().includes(wanted);
 });
 """
-_ORDER = ("model", "raster", "features", "points", "table")
+_ORDER = ("model", "raster", "features", "points", "table", "chips")
 
 
 def catalog_page(name: str, entries: Sequence[Mapping[str, Any]]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import rasterio
 
 from geodl.base.errors import GeodlError
+from geodl.catalog.chip_items import first_chip
 from geodl.catalog.items import Described
 from geodl.data.draw import to_picture
 from geodl.data.figure import ShownFigure, new_figure
@@ -28,6 +29,8 @@ def thumbnail(found: Described) -> bytes | None:
     try:
         if found.kind == "raster" and found.main.suffix.lower() in (".tif", ".tiff"):
             return _raster(found.main)
+        if found.kind == "chips":
+            return _raster(first_chip(found.main))
         if found.kind == "features":
             return _features(found.main)
     except (GeodlError, rasterio.errors.RasterioError):

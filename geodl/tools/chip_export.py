@@ -25,6 +25,7 @@ from geodl.runtime.run import RunSummary, run_blocks
 from geodl.tools.chip_folder import ExportFolder, WrittenChips
 from geodl.tools.chip_job import TOOL, ExportInput, ExportJob, band_names, cell_sizes, prepare
 from geodl.tools.chip_options import ChipOptions
+from geodl.tools.product import is_bare
 
 # More threads gain nothing: numpy and Python between the encoders hold them up.
 _WRITERS_MOST = 4
@@ -46,11 +47,20 @@ class ExportCall:
     progress: bool
     overwrite: bool
     block_px: int | None
+    catalog: Any = None
+    """Where the finished export is published, and lies if no folder is given; or None."""
 
     def run(self, handle: RunFuture | None = None) -> str:
         """Export, and return the folder."""
         job, folder = self.prepared()
-        return _Run(self, job, folder, handle).run()
+        path = _Run(self, job, folder, handle).run()
+        self.publish(path)
+        return path
+
+    def publish(self, path: str) -> None:
+        """Publish a finished export where the caller has named a catalog."""
+        if self.catalog is not None:
+            self.catalog.add(path, overwrite=True)
 
     def estimate(self) -> float:
         """Worker-hours expected, from one block of chips written to a temporary folder."""
@@ -61,11 +71,18 @@ class ExportCall:
         """What is to be done, and where. Raises GeodlError; nothing is written."""
         named = None
         if self.output_location is not None:
-            named = ExportFolder(absolute(self.output_location), self.options.first)
+            named = ExportFolder(self.placed(self.output_location), self.options.first)
         base = None if named is None or self.overwrite else named.base()
         job = prepare(self.given, self.options, base=base, block_px=self.block_px)
-        folder = named or ExportFolder(absolute(job.default_name), self.options.first)
+        folder = named or ExportFolder(self.placed(job.default_name), self.options.first)
         return job, folder
+
+    def placed(self, location: Any) -> Path:
+        """The folder that is meant: a bare name lies in the catalog, where one is given."""
+        path = absolute(location)
+        if self.catalog is not None and is_bare(str(os.fspath(location))):
+            return Path(self.catalog.product_path(path.name))
+        return path
 
 
 def absolute(path: Any) -> Path:

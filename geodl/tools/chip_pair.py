@@ -36,6 +36,7 @@ class PairCall:
         for side, done in zip(sides, finished, strict=True):
             if not done or all(finished):
                 side.run(handle)
+        self.call.publish(str(root))
         return str(root)
 
     def estimate(self) -> float:
@@ -44,8 +45,8 @@ class PairCall:
 
     def _root(self) -> Path:
         if self.call.output_location is not None:
-            return absolute(self.call.output_location)
-        return absolute(self.call.prepared()[0].default_name)
+            return self.call.placed(self.call.output_location)
+        return self.call.prepared()[1].path
 
     def _sides(self, root: Path) -> list[ExportCall]:
         given = self.call.given
@@ -59,7 +60,7 @@ class PairCall:
             ),
         )
         return [
-            replace(self.call, given=side, output_location=root / name)
+            replace(self.call, given=side, output_location=root / name, catalog=None)
             for name, side in zip(SIDES, inputs, strict=True)
         ]
 

@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from geodl.base.errors import NotSupportedError
 from geodl.base.options import as_bool, as_int, check_known
 from geodl.runtime.future import start
 from geodl.tools.chip_export import ExportCall
 from geodl.tools.chip_job import TOOL, ExportInput
 from geodl.tools.chip_options import PAIRED, check_format, chip_options, swap_short_form
 from geodl.tools.chip_pair import PairCall
+from geodl.tools.product import check_catalog
 
 
 def export_training_data(
@@ -81,7 +81,8 @@ def export_training_data(
     buffer_radius
         Radius in map units that points and lines are widened by.
     output_location
-        Folder of the export; None names it after the raster and the run. The published short form,
+        Folder of the export; None names it after the raster and the run, in the catalog if there
+        is one, where a bare name lies too. The published short form,
         with radius and folder in the places of ``classvalue_field`` and ``buffer_radius``, is
         understood.
     context
@@ -113,6 +114,8 @@ def export_training_data(
         ``Panoptic_Segmentation``: the objects, as features or as a raster of their numbers.
     instance_class_value_field
         Their class field; found as ``classvalue_field`` is, else all are of class 1.
+    gis
+        A :class:`geodl.Catalog` in which the finished export is published.
     future, estimate
         Return a future at once; or only the worker-hours expected.
     client
@@ -149,10 +152,7 @@ def export_training_data(
     classvalue_field, buffer_radius, output_location = swap_short_form(
         classvalue_field, buffer_radius, output_location
     )
-    if gis is not None:
-        raise NotSupportedError(
-            f"gis={gis!r}: chips go to a folder; pass its path as output_location instead of gis="
-        )
+    check_catalog(gis, "output_location")
     options = chip_options(
         chip_format=chip_format,
         tile_size=tile_size,
@@ -190,6 +190,7 @@ def export_training_data(
         progress=as_bool(progress, "progress"),
         overwrite=as_bool(overwrite, "overwrite"),
         block_px=None if block_size is None else as_int(block_size, "block_size", minimum=1),
+        catalog=gis,
     )
     call = PairCall(one) if options.metadata_format == PAIRED else one
     if estimate:

@@ -68,11 +68,7 @@ class Product:
         OptionError
             A suffix that no writer of this tool has.
         """
-        if gis is not None and not hasattr(gis, "product_path"):
-            raise OptionError(
-                f"gis={gis!r}: give a catalog, gis=geodl.Catalog(folder), or leave it out and pass "
-                "output_name as a path."
-            )
+        check_catalog(gis, "output_name")
         named = default_stem if output_name is None else os.path.expanduser(str(output_name))
         path = place(named)
         if not named.strip() or path.name in ("", ".", ".."):
@@ -82,7 +78,7 @@ class Product:
         check_choice(path.suffix.lower(), suffixes, f"output_name {path.name}: the suffix")
         if not is_remote(path):
             path = Path(os.path.abspath(path))
-        if gis is not None and (output_name is None or _is_bare(named)):
+        if gis is not None and (output_name is None or is_bare(named)):
             path = gis.product_path(path.name)
         product = cls(path, overwrite, gis)
         product._check()
@@ -117,6 +113,15 @@ class Product:
             )
 
 
-def _is_bare(name: str) -> bool:
+def check_catalog(gis: Any, argument: str) -> None:
+    """Refuse what is given as a catalog and is none; ``argument`` names the path instead."""
+    if gis is not None and not hasattr(gis, "product_path"):
+        raise OptionError(
+            f"gis={gis!r}: give a catalog, gis=geodl.Catalog(folder), or leave it out and pass "
+            f"{argument} as a path."
+        )
+
+
+def is_bare(name: str) -> bool:
     """Whether a name is one without a folder."""
     return not is_remote(name) and os.path.basename(name) == name

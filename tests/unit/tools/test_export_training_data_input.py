@@ -325,7 +325,7 @@ def test_a_class_field_that_does_not_exist_lists_those_that_do(
         ({"additional_input_raster": "x.tif"}, OptionError, "additional_input_raster is for"),
         ({"metadata_format": "Panoptic_Segmentation"}, OptionError, "give input_instance_data"),
         ({"metadata_format": "CycleGAN"}, OptionError, "give additional_input_raster"),
-        ({"gis": "portal"}, NotSupportedError, "gis"),
+        ({"gis": "portal"}, OptionError, "gis=.*output_location"),
         ({"tilesize": 3}, UnknownOptionError, "tilesize"),
         ({"classvalue_field": 75, "buffer_radius": "demo"}, OptionError, "output_location"),
         ({"output_location": 7}, OptionError, "output_location"),
