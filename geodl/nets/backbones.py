@@ -186,9 +186,7 @@ def _is(name: str, prefixes: tuple[str, ...]) -> bool:
 def _body(name: str, bands: int, pretrained: bool) -> tuple[Any, tuple[int, ...]]:
     """The network, and which of its maps serves each of ``STRIDES``."""
     options: dict[str, Any] = {"features_only": True, "in_chans": bands, "pretrained": pretrained}
-    if name.startswith("swin"):
-        # Without it Swin takes images of one size only.
-        options["strict_img_size"] = False
+    options |= maps_only(name, pretrained)
     if name.startswith(_TIMM_PLAIN):
         options |= {"dynamic_img_size": True, "dynamic_img_pad": True}
     stages = [
@@ -197,6 +195,17 @@ def _body(name: str, bands: int, pretrained: bool) -> tuple[Any, tuple[int, ...]
     taken = sorted(set(stages))
     body: Any = timm.create_model(name, out_indices=tuple(taken), **options)
     return body, tuple(taken.index(stage) for stage in stages)
+
+
+def maps_only(name: str, pretrained: bool) -> dict[str, Any]:
+    """What timm's builders take besides for a network that gives maps, by its bare name."""
+    if name.startswith("swin"):
+        # Without it Swin takes images of one size only.
+        return {"strict_img_size": False}
+    if name in FAMILIES["VGG"] and not pretrained:
+        # The two dense layers of 400 MB, which timm fills before it takes them off again.
+        return {"mlp_ratio": 1 / 4096}
+    return {}
 
 
 def _nearest_stage(reductions: Sequence[int], stride: int) -> int:

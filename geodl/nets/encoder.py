@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from geodl.base.errors import NotSupportedError
-from geodl.nets.backbones import FAMILIES, TIMM_PREFIX
+from geodl.nets.backbones import FAMILIES, TIMM_PREFIX, maps_only
 from geodl.nets.weights import with_pretrained
 
 STRIDE = 32
@@ -52,8 +52,6 @@ def build_encoder(
         A backbone whose feature maps lie at other strides.
     """
     bare = name.removeprefix(TIMM_PREFIX)
-    # Without it Swin takes images of one size only.
-    options = {"strict_img_size": False} if bare.startswith("swin") else {}
     by_pools = bare in (*FAMILIES["VGG"], *FAMILIES["DenseNet"])
     strided = not by_pools and output_stride < STRIDE and _dilates(bare)
     try:
@@ -63,7 +61,7 @@ def build_encoder(
             weights=True if pretrained else None,
             depth=deepest.bit_length() - 1,
             output_stride=output_stride if strided else STRIDE,
-            **options,
+            **maps_only(bare, pretrained),
         )
     except (ValueError, AttributeError) as error:
         raise NotSupportedError(

@@ -73,10 +73,10 @@ def raster(tmp_path_factory):
     path = tmp_path_factory.mktemp("raster") / "r.tif"
     rng = np.random.default_rng(0)
     with rasterio.open(
-        path, "w", driver="GTiff", width=150, height=130, count=3, dtype="uint8",
+        path, "w", driver="GTiff", width=110, height=100, count=3, dtype="uint8",
         crs="EPSG:32633", transform=from_origin(5e5, 5e6, 1, 1),
     ) as dataset:  # fmt: skip
-        dataset.write(rng.integers(0, 255, (3, 130, 150), dtype=np.uint8))
+        dataset.write(rng.integers(0, 255, (3, 100, 110), dtype=np.uint8))
     return path
 
 

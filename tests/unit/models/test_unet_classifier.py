@@ -193,7 +193,7 @@ def test_fit_refuses_by_name(trained, options, error, text):
 
 
 def test_without_a_rate_fit_looks_for_one(data, monkeypatch):
-    monkeypatch.setattr("geodl.train.lr_find.STEPS", 6)
+    monkeypatch.setattr("geodl.train.lr_find.STEPS", 4)
     model = make(data)
     rate = model.lr_find()
     assert isinstance(rate, float)

@@ -15,6 +15,7 @@ from geodl.nets.backbones import (
     timm_names,
     transformer_names,
 )
+from geodl.nets.encoder import build_encoder
 
 
 def sizes(net: Backbone, bands: int, height: int, width: int):
@@ -112,3 +113,19 @@ def test_a_backbone_without_published_weights_needs_no_warning():
     assert pretrained_builders("timm:efficientnet_b6") == []
     assert len(pretrained_builders("resnet18")) == 1
     assert pretrained_builders("no-such-net") == []
+
+
+def test_vgg_is_made_without_the_dense_layers_that_timm_would_take_off_again(monkeypatch):
+    made = []
+    register = torch.nn.Module.register_parameter
+
+    def count(module, name, parameter):
+        made.append(0 if parameter is None else parameter.numel())
+        register(module, name, parameter)
+
+    monkeypatch.setattr(torch.nn.Module, "register_parameter", count)
+    kept = sum(p.numel() for p in Backbone("vgg11", 3).parameters())
+    assert sum(made) < 2 * kept
+    made.clear()
+    assert sum(p.numel() for p in build_encoder("vgg11", 3).parameters()) == kept
+    assert sum(made) < 2 * kept
