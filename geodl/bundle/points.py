@@ -17,6 +17,8 @@ POINT_TYPES: dict[str, TaskKind] = {
     "PointCloudDetection": "boxes3d",
 }
 ATTRIBUTES_KEY = "DataAttributes"
+# What Pro runs such models by is not named in the definition.
+_NO_PROGRAM = {"Framework": "N/A", "ModelConfiguration": "N/A"}
 _MOST_POINTS = 2**31
 _MOST_CODES = 65536
 
@@ -32,6 +34,7 @@ def point_definition(contract: ModelContract, parameters: dict[str, Any]) -> dic
     return {
         "ModelName": contract.model_name,
         "ModelType": types[contract.kind],
+        **(_NO_PROGRAM if contract.kind == "points" else {}),
         "backend": "pytorch",
         "Classes": contract.classes.to_json(),
         ATTRIBUTES_KEY: {
@@ -51,8 +54,29 @@ def point_definition(contract: ModelContract, parameters: dict[str, Any]) -> dic
                 str(code): list(contract.classes.entries[i - 1].color) if i else [150, 150, 150]
                 for code, i in zip(spec.codes, order, strict=True)
             },
+            **(
+                _class_codes(contract, spec)
+                if contract.kind == "points"
+                else {"no_of_points_per_tile": spec.max_points}
+            ),
         },
         "ModelParameters": parameters,
+    }
+
+
+def _class_codes(contract: ModelContract, spec: PointInput) -> dict[str, Any]:
+    """What is documented of classes besides: none is left out or taken for another."""
+    names = {entry.value: entry.name for entry in contract.classes}
+    return {
+        "remap": False,
+        "remap_bool": False,
+        "remap_dict": {},
+        "subset_classes": [],
+        "important_classes": list(spec.codes),
+        "class_mapping": {str(code): names.get(code, "Background") for code in spec.codes},
+        "features_to_keep": [feature.name for feature in spec.features],
+        "background_classcode": None,
+        "pc_type": "PointCloud",
     }
 
 

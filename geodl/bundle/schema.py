@@ -62,6 +62,7 @@ def definition(contract: ModelContract, parameters: Mapping[str, Any]) -> dict[s
         "IsImageNetNormalization": rgb,
         "DoNormalize": True,
         "Bands": list(contract.band_names),
+        "ImageryType": "RGB" if rgb else "ms",
         "NormalizationStats": _statistics(contract),
         "ModelParameters": dict(parameters),
         **_crop_keys(contract.chip),
@@ -87,8 +88,12 @@ def own_keys(contract: ModelContract) -> dict[str, Any]:
     return keys
 
 
-def _cell_size(size: float | None) -> dict[str, float] | None:
-    return None if size is None else {"x": size, "y": size}
+# Of a reference in metres, which cell sizes are stated in whatever the CRS was.
+_METRES = {"wkid": 3857, "latestWkid": 3857}
+
+
+def _cell_size(size: float | None) -> dict[str, Any] | None:
+    return None if size is None else {"x": size, "y": size, "spatialReference": _METRES}
 
 
 def _statistics(contract: ModelContract) -> dict[str, list[float]]:

@@ -95,6 +95,10 @@ class ChangeDetector(ExportsScores, TorchModel):
         encoder, loaded = make_encoder(name, bands // cls.images, pretrained)
         return STANet(encoder, pyramid=attention == "PAM"), ChangeTask(classes), loaded
 
+    @classmethod
+    def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        return {"DataAttributes": {"dataset_type": cls.dataset_types[0], "images": cls.images}}
+
     def precision_recall_score(self) -> dict[str, float]:
         """``precision``, ``recall`` and ``f1`` of change on the validation set."""
         meter = self._change_task.new_meter()

@@ -73,6 +73,10 @@ class FasterRCNN(ResNetBackbones, DetectorModel):
         self._setup(data, parameters, pretrained_path)
 
     @classmethod
+    def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        return {"Kwargs": region_options(parameters)}
+
+    @classmethod
     def build(
         cls,
         *,

@@ -114,11 +114,16 @@ class MMDetection3D(PrecisionScores, TorchModel):
     @classmethod
     def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
         space = parameters["space"]
+        (x0, y0, z0), (x1, y1, z1) = space["low"], space["high"]
         return {
-            "voxel_size": space["size"],
-            "range": [*space["low"], *space["high"]],
-            "average_box_size": parameters["sizes"],
-            "no_of_points_per_tile": space["voxel_points"],
+            "DataAttributes": {
+                "voxel_size": space["size"],
+                "range": [x0, y0, z0, x1, y1, z1],
+                "z_range": [z0, z1],
+                # Of each class: where its anchors stand.
+                "anchor_range": [[x0, y0, z, x1, y1, z] for z in parameters["bottoms"]],
+                "average_box_size": parameters["sizes"],
+            }
         }
 
     @property

@@ -149,6 +149,7 @@ class ModelExtension(TorchModel):
             "ModelConfigurationFile": SOURCE_NAME,
             "ModelFileConfigurationClass": parameters[CLASS_KEY],
             "Kwargs": dict(parameters.get("arguments") or {}),
+            "IsEdgeDetection": False,
         }
 
     def package_files(self) -> dict[str, bytes]:

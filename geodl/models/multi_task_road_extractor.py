@@ -20,11 +20,19 @@ from geodl.nets.encoder import make_encoder
 from geodl.nets.roads import HourglassRoads, LinkRoads
 from geodl.tasks.base import Task
 from geodl.tasks.roads import RoadTask
+from geodl.train.optim import WEIGHT_DECAY
 
 _DEFAULT_BACKBONE = "resnet34"
 _DEFAULT_MODEL = "hourglass"
 _NETWORK = ("backbone", "mtl_model")
 _TASK = ("gaussian_thresh", "orient_bin_size", "orient_theta")
+# What the definition says of training besides; it builds nothing.
+_TOLD: Mapping[str, Any] = {
+    "loss": ["cross_entropy", "dice", "orientation_cross_entropy"],
+    "opt_func": "AdamW",
+    "opt_func_args": {"weight_decay": WEIGHT_DECAY},
+    "model_init_kwargs": {},
+}
 
 
 class MultiTaskRoadExtractor(ExportsScores, PixelScores, TorchModel):
@@ -93,7 +101,8 @@ class MultiTaskRoadExtractor(ExportsScores, PixelScores, TorchModel):
         pretrained: bool,
         batch_size: int | None,
     ) -> tuple[nn.Module, Task, bool]:
-        task = RoadTask(classes, **task_options(parameters, _NETWORK))
+        told = (*_TOLD, "loss_weights", "learner_params")
+        task = RoadTask(classes, **task_options(parameters, (*_NETWORK, *told)))
         model = check_choice(
             parameters.get("mtl_model", _DEFAULT_MODEL), ("linknet", "hourglass"), "mtl_model"
         )
@@ -102,6 +111,17 @@ class MultiTaskRoadExtractor(ExportsScores, PixelScores, TorchModel):
         name = check_backbone(str(parameters.get("backbone", _DEFAULT_BACKBONE)))
         encoder, loaded = make_encoder(name, bands, pretrained)
         return LinkRoads(encoder, task.outputs, task.bins), task, loaded
+
+    @classmethod
+    def parameter_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        dice = float(RoadTask.option_defaults["dice_loss_fraction"])
+        weights = {"loss_weights": [1 - dice, dice, 1.0]}
+        return {**_TOLD, **weights, "learner_params": _lines(parameters)}
+
+    @classmethod
+    def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        # Under the name of the class of its data.
+        return {"ChipData": _lines(parameters)}
 
     def show_results(self, rows: int = 2, **kwargs: Any) -> Figure:
         """Truth and prediction side by side for ``rows`` validation chips."""
@@ -116,3 +136,8 @@ class MultiTaskRoadExtractor(ExportsScores, PixelScores, TorchModel):
     def supported_backbones(self) -> list[str]:
         """Names of usable backbones of the linknet variant."""
         return self.backbones()
+
+
+def _lines(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """How lines and orientations are made from the mask."""
+    return {name: parameters.get(name, RoadTask.option_defaults[name]) for name in _TASK}

@@ -28,6 +28,11 @@ class Packaged:
         """Further top-level keys of the model definition, as documented for this class."""
         return {}
 
+    @classmethod
+    def parameter_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Further documented keys of ``ModelParameters``, which :meth:`build` leaves aside."""
+        return {}
+
     def package_files(self) -> dict[str, bytes]:
         """Further files that the package cannot do without, by name."""
         return {}

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from geodl.base.errors import BundleError, OptionError
+from geodl.bundle.points import ATTRIBUTES_KEY
 from geodl.bundle.raster_functions import raster_function
 from geodl.bundle.read import Bundle, read_bundle
 from geodl.bundle.schema import definition
@@ -115,9 +116,15 @@ def _files(
 
 def _definition(model: TorchModel, metrics: Mapping[str, Any]) -> dict[str, Any]:
     resize = getattr(model.data, "resize_to", None)
+    described = {**model.parameters, **model.parameter_keys(model.parameters)}
+    emd = definition(model.contract, {**described, "backend": "pytorch"})
+    own = model.emd_keys(model.parameters)
+    if ATTRIBUTES_KEY in emd and ATTRIBUTES_KEY in own:
+        own[ATTRIBUTES_KEY] = {**emd[ATTRIBUTES_KEY], **own[ATTRIBUTES_KEY]}
     return {
-        **definition(model.contract, {**model.parameters, "backend": "pytorch"}),
-        **model.emd_keys(model.parameters),
+        **emd,
+        **own,
+        "DatasetType": getattr(model.data, "dataset_type", None) or model.dataset_types[0],
         "resize_to": list(resize) if resize else None,
         "LearningRate": str(model.record.rate),
         **metrics,

@@ -66,6 +66,10 @@ class QueryDetector(ResNetBackbones, DetectorModel):
         self._setup(data, parameters, pretrained_path)
 
     @classmethod
+    def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        return {"Kwargs": query_options(parameters, cls.option_defaults)}
+
+    @classmethod
     def build(
         cls,
         *,

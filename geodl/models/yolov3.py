@@ -138,6 +138,10 @@ class YOLOv3(DetectorModel):
         self._take(net, task)
 
     @classmethod
+    def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        return {"n_bands": parameters["n_bands"]}
+
+    @classmethod
     def build(
         cls,
         *,
