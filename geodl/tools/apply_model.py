@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from geodl.infer.lazy import ModelRaster
 from geodl.io.raster import as_array
-from geodl.tools.classify_pixels import product_bands
-from geodl.tools.job import prepared
+from geodl.tools.job import prepared, product_bands
 
 if TYPE_CHECKING:
     import xarray as xr

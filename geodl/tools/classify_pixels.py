@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from geodl.base.errors import OptionError, OutputError
 from geodl.base.options import check_known
 from geodl.io.raster import open_raster
@@ -24,7 +22,7 @@ from geodl.runtime.ledger import Ledger
 from geodl.tools.class_lines import finish_lines, gives_lines
 from geodl.tools.class_polygons import check_polygons, finish_polygons, polygon_options
 from geodl.tools.inference import ToolCall
-from geodl.tools.job import Job
+from geodl.tools.job import Job, product_bands
 from geodl.tools.product import Product
 
 if TYPE_CHECKING:
@@ -135,16 +133,6 @@ def classify_pixels(
         check=partial(_check, options=options, zarr_format=zarr_format),
     )
     return call.run(future=future, estimate=estimate, dry_run=dry_run)
-
-
-def product_bands(job: Job) -> tuple[int, np.dtype[Any], float, list[str]]:
-    """Number, dtype, nodata and names of the product's bands."""
-    classes = job.contract.classes
-    if job.pixel_options.output == "scores":
-        names = ["Background", *classes.names]
-        return len(names), np.dtype(np.float32), float("nan"), names
-    dtype, nodata = classes.raster_dtype()
-    return 1, dtype, nodata, ["Class"]
 
 
 def region_store(job: Job, run_folder: Path) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from geodl.base.errors import DataError, DataWarning, ModelDataError
 from geodl.base.files import sha256_json
 from geodl.bundle import ModelRef, load_model, resolve_model
@@ -190,3 +192,13 @@ def _area(mask: Any, grid: GeoGrid) -> Area:
     if not area.polygons:
         raise DataError("context mask has no polygons; give features that cover the area to map")
     return area
+
+
+def product_bands(job: Job) -> tuple[int, np.dtype[Any], float, list[str]]:
+    """Number, dtype, nodata and names of the bands of a product of pixels."""
+    classes = job.contract.classes
+    if job.pixel_options.output == "scores":
+        names = ["Background", *classes.names]
+        return len(names), np.dtype(np.float32), float("nan"), names
+    dtype, nodata = classes.raster_dtype()
+    return 1, dtype, nodata, ["Class"]

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import psutil  # type: ignore[import-untyped]
 import torch
 
@@ -18,7 +17,7 @@ from geodl.core.plan import BlockSpec, TilePlan
 from geodl.infer.memory import LIBRARY_BYTES, Memory, block_bytes, network_bytes
 from geodl.infer.pixels import PixelOptions
 from geodl.nets.memory import free_bytes
-from geodl.tools.job import Job
+from geodl.tools.job import Job, product_bands
 
 # Dask pauses a worker at 80 % of its memory.
 _SHARE_OF_LIMIT = 0.8
@@ -114,12 +113,9 @@ def planned(job: Job, client: Any, *, fixed_block: bool = True) -> tuple[Job, Ru
 
 
 def _run_plan(job: Job, process: _Process) -> RunPlan:
-    plan, options = job.plan, job.options.run
-    output = None
-    if isinstance(options, PixelOptions):
-        scores = options.output == "scores"
-        dtype = np.dtype(np.float32) if scores else job.contract.classes.raster_dtype()[0]
-        bands = len(job.contract.classes) + 1 if scores else 1
+    plan, output = job.plan, None
+    if isinstance(job.options.run, PixelOptions):
+        bands, dtype, _, _ = product_bands(job)
         output = plan.extent.pixels * bands * dtype.itemsize
     return RunPlan(
         tool=job.tool,
