@@ -92,12 +92,18 @@ def tile_options(contract: ModelContract, given: Mapping[str, Any] | None) -> Ti
             f"the most is {(tile - 1) // 2}"
         )
     batch = values.get("batch_size")
+    run = _run_options(contract, values, own)
+    if isinstance(run, ObjectOptions) and not contract.variable_tile and set(run.scales) != {1.0}:
+        raise OptionError(
+            f"tta_scales={values['tta_scales']!r}: this {contract.model_name} runs tiles of "
+            f"{contract.tile_px} only; leave it out"
+        )
     return TileOptions(
         tile_px=tile,
         padding_px=padding,
         merge=check_choice(values.get("overlap", "crop"), get_args(Merge), "overlap"),
         batch=None if batch is None else as_int(batch, "batch_size", minimum=1),
-        run=_run_options(contract, values, own),
+        run=run,
     )
 
 
