@@ -213,7 +213,7 @@ def test_twenty_kills_on_clusters_lose_nothing(
             done = 0.0
         else:
             assert ended == "ClusterError", ended
-            done = lines(Path(f"{output}.run")) / SIZE // 8 // 3**2
+            done = lines(Path(f"{output}.run")) / (SIZE // 8 // 3) ** 2
     if not output.exists():
         assert cluster_run(inputs, kind, output, None, 0) == "finished"
     assert content(output) == whole
