@@ -14,10 +14,13 @@ import shapely
 
 from geodl.core.contract import ChipCut
 from geodl.core.grid import GeoGrid, Window
+from geodl.io.ground import SPARSE
 from geodl.ops.labels import repaired, to_pixels
 
 # A block of 8-bit RGB is 12 MB; three of them live at once.
 DEFAULT_BLOCK_PX = 2048
+# Chips of so many tiles' sides are averaged while they are read.
+_LARGE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -120,6 +123,29 @@ class ChipPlan:
         parts = np.split(order, edges) if len(order) else []
         return {(int(keys[p[0], 0]), int(keys[p[0], 1])): rows[p] for p in parts}
 
+    def most_pixels(self, tile_px: int) -> int:
+        """Pixels that are held for the block that needs most of them.
+
+        Parameters
+        ----------
+        tile_px
+            Side of the network's tile, by which large chips are reduced while they are read.
+        """
+        most = 0
+        for rows in self._groups.values():
+            place = self.windows[rows]
+            areas = place[:, 2] * place[:, 3]
+            large = place[:, 2:].min(axis=1) > _LARGE * tile_px
+            # Of a large one a few strips in all.
+            held = int((areas[large] // (place[large, 2:].min(axis=1) // (4 * tile_px)) ** 2).sum())
+            if not large.all():
+                small = place[~large]
+                span = (small[:, :2] + small[:, 2:]).max(axis=0) - small[:, :2].min(axis=0)
+                around, own = int(span[0] * span[1]), int(areas[~large].sum())
+                held += around if own >= SPARSE * around else own
+            most = max(most, held)
+        return most
+
     @property
     def block_count(self) -> int:
         return len(self._groups)
@@ -204,4 +230,4 @@ def reduction(window: Window, tile_px: int) -> int:
     Four times the network's tile are left at least, from which it is resized as in training.
     """
     shorter = min(window.height, window.width)
-    return max(1, math.floor(shorter / (4 * tile_px))) if shorter > 16 * tile_px else 1
+    return max(1, math.floor(shorter / (4 * tile_px))) if shorter > _LARGE * tile_px else 1

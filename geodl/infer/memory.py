@@ -9,6 +9,7 @@ import torch
 from geodl.bundle import LoadedModel
 from geodl.core.blocks import RasterSource
 from geodl.core.plan import TilePlan
+from geodl.infer.chips import ChipPlan
 from geodl.infer.pixels import PixelOptions
 from geodl.io.handles import GDAL_CACHE_BYTES
 from geodl.nets.memory import peak_tensor_bytes
@@ -62,6 +63,12 @@ def network_bytes(model: LoadedModel, tile_px: int, batch: int) -> int:
         else:
             counted = peak_tensor_bytes(lambda: model.task.scores(model.net, x))
     return int((counted + x.nbytes) * batch * _WORKSPACE)
+
+
+def chip_bytes(plan: ChipPlan, source: RasterSource, tile_px: int) -> int:
+    """Bytes of the blocks of chips that one process has in hand, and of GDAL's cache."""
+    pixel = source.count * source.dtype.itemsize + 1
+    return plan.most_pixels(tile_px) * pixel * _READ_COPIES + GDAL_CACHE_BYTES
 
 
 def block_bytes(plan: TilePlan, source: RasterSource, outputs: int, options: object) -> int:

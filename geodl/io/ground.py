@@ -9,7 +9,7 @@ from geodl.core.blocks import RasterBlock
 from geodl.core.grid import Window
 
 # Where windows cover less than this share of the ground around them, each is read by itself.
-_SPARSE = 0.3
+SPARSE = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Ground:
 def read_ground(read: Callable[[Window], RasterBlock], wanted: Sequence[Window]) -> Ground:
     """Read the ground of windows (not none): once around all of them, unless they are few in it."""
     around = span_of(wanted)
-    dense = sum(window.pixels for window in wanted) >= _SPARSE * around.pixels
+    dense = sum(window.pixels for window in wanted) >= SPARSE * around.pixels
     windows = [around] if dense else list(wanted)
     return Ground(windows, [read(window) for window in windows])
 

@@ -32,13 +32,14 @@ class ChipFunction(BlockFunction):
         return bool(self.bundle.parameters.get("multilabel"))
 
     def _arguments(self) -> list[dict[str, Any]]:
-        defaults = label_defaults(self._several, self.device)
+        defaults = label_defaults(self._several, self.device, self.contract.tile_px)
         return [argument(name, value) for name, value in defaults.items()]
 
     def _configured(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        self._options, self._batch = label_options(given, self._several, self.device)
+        side = self.contract.tile_px
+        self._options, self._batch = label_options(given, self._several, self.device, side)
         chip = self.contract.chip
-        size = (self.contract.tile_px,) * 2 if chip is None else chip.size_yx
+        size = (side, side) if chip is None else chip.size_yx
         return {
             "padding": 0,
             "tx": size[1],

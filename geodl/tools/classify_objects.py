@@ -62,8 +62,8 @@ def classify_objects(
         A trained object, a ``.emd`` or ``.dlpk`` file, or the folder that ``save`` returned; of
         ``FeatureClassifier`` or another class that labels chips.
     model_arguments
-        ``batch_size`` (64; 8 on a CPU), ``test_time_augmentation`` (False), ``explainability_map``
-        (False) and, where chips have several classes, ``threshold`` (0.5).
+        ``batch_size`` (64; on a CPU 8 to 64 by the tile), ``test_time_augmentation`` (False),
+        ``explainability_map`` (False) and, where chips have several classes, ``threshold`` (0.5).
     input_features
         Points, lines or polygons: a GeoDataFrame, or anything that geopandas reads. None labels
         the raster as one image.

@@ -6,9 +6,9 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from geodl.core.grid import GeoGrid, Window
 from geodl.core.plan import TilePlan
 from geodl.infer.area import Area
 from geodl.infer.instances import InstanceBlocks, InstanceOptions
+from geodl.infer.memory import block_bytes
 from geodl.infer.objects import ObjectBlocks, ObjectOptions
 from geodl.infer.options import RunContext, TileOptions, run_context, tile_options
 from geodl.infer.pixels import PixelBlocks, PixelOptions
@@ -88,14 +89,43 @@ class Job:
             raise ModelDataError(f"{self.contract.model_name} gives no instances")
         return self.options.run
 
+    @property
+    def tiles_at_once(self) -> int:
+        """How many tiles the network sees together."""
+        return self.options.batch_for(self.contract.kind, self.device, self.plan.tile_count)
+
+    @property
+    def tile_px(self) -> int:
+        """Side of what the network sees."""
+        return self.plan.tile_px
+
+    def blocks_bytes(self) -> int:
+        """Memory of the blocks that one process has in hand."""
+        outputs = len(self.contract.classes) + 1
+        return block_bytes(self.plan, self.source, outputs, self.options.run)
+
+    def with_smaller_blocks(self) -> Self | None:
+        """The same job in blocks of about half the side; None where they are the smallest."""
+        plan = self.plan
+        if plan.block_px <= plan.stride_px:
+            return None
+        smaller = TilePlan.make(
+            plan.grid,
+            tile_px=plan.tile_px,
+            padding_px=plan.padding_px,
+            merge=plan.merge,
+            extent=plan.extent,
+            block_px=max(1, plan.block_px // 2 - plan.stride_px + 1),
+        )
+        return replace(self, plan=smaller)
+
     def task(self, **extra: Any) -> PixelBlocks | ObjectBlocks:
-        batch = self.options.batch_for(self.contract.kind, self.device, self.plan.tile_count)
         return _BLOCKS[self.contract.kind](
             source=self.source,
             plan=self.plan,
             model=self.model,
             options=self.options.run,  # type: ignore[arg-type]  # of the model's own kind
-            batch=batch,
+            batch=self.tiles_at_once,
             device=self.device,
             area=self.area,
             **extra,

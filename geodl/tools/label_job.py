@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import shapely
@@ -19,7 +19,7 @@ from geodl.core.contract import ChipCut
 from geodl.core.grid import GeoGrid
 from geodl.infer.chips import ChipPlan
 from geodl.infer.labels import LabelBlocks, LabelOptions
-from geodl.infer.memory import LIBRARY_BYTES, Memory, network_bytes
+from geodl.infer.memory import Memory, chip_bytes
 from geodl.infer.options import run_context
 from geodl.io.extent import extent_window
 from geodl.io.vector import features_identity, features_on_grid
@@ -27,13 +27,18 @@ from geodl.tools.device import run_device
 from geodl.tools.inference import ToolCall
 from geodl.tools.job import Job, check_cell_size
 from geodl.tools.job_source import job_source
+from geodl.tools.preview import duration, fitted, gigabytes
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
-# Chips at once; more gain nothing on a CPU and cost memory.
-_BATCH = {"cuda": 64}
-_CPU_BATCH = 8
+# Chips at once. On a CPU so many that a batch has the pixels of eight tiles of 256: more gain
+# nothing there and cost memory, while the calls of a batch of fewer small chips take longer than
+# their arithmetic.
+_BATCH = 64
+_CPU_BATCH, _CPU_TILE_PX = 8, 256
+# Blocks of chips are not made smaller than this to save memory.
+_LEAST_BLOCK_PX = 64
 # A chip of this many timed for an estimate.
 _TIMED_CHIPS = 32
 
@@ -58,6 +63,22 @@ class LabelJob(Job):
     batch: int
     several: bool
 
+    @property
+    def tiles_at_once(self) -> int:
+        return max(1, min(self.batch, self.plan.tile_count))
+
+    @property
+    def tile_px(self) -> int:
+        return self.contract.tile_px
+
+    def blocks_bytes(self) -> int:
+        return chip_bytes(self.plan, self.source, self.tile_px)
+
+    def with_smaller_blocks(self) -> Self | None:
+        if self.plan.block_px <= _LEAST_BLOCK_PX:
+            return None
+        return replace(self, plan=self.plan.with_layout(self.plan.block_px // 2))
+
     def task(self, **extra: Any) -> LabelBlocks:  # type: ignore[override]
         return LabelBlocks(
             source=self.source,
@@ -65,7 +86,7 @@ class LabelJob(Job):
             cut=self.plan.cut,
             tile_px=self.contract.tile_px,
             options=self.labels,
-            batch=max(1, min(self.batch, self.plan.tile_count)),
+            batch=self.tiles_at_once,
             device=self.device,
             **extra,
         )
@@ -90,6 +111,7 @@ class LabelCall(ToolCall):
         return _prepared(self, raster, client)
 
     def _planned(self, job: LabelJob, client: Any) -> tuple[LabelJob, LabelPlan]:
+        job, memory, limit = fitted(job, client, fixed_block=self.block_size is not None)
         plan = job.plan
         return job, LabelPlan(
             tool=job.tool,
@@ -98,7 +120,8 @@ class LabelCall(ToolCall):
             chips=plan.tile_count,
             blocks=plan.block_count,
             block_px=plan.block_px,
-            memory=_memory(job),
+            memory=memory,
+            memory_limit=limit,
         )
 
     def _hours(self, job: LabelJob) -> float:
@@ -116,31 +139,25 @@ class LabelPlan:
     blocks: int
     block_px: int
     memory: Memory
+    memory_limit: int | None
     worker_hours: float | None = None
 
     def __str__(self) -> str:
-        return (
+        parts = [
             f"{self.tool} of {self.raster}: {self.chips} chips of {self.features} features in "
-            f"{self.blocks} blocks of {self.block_px} px; {self.memory.total / 2**30:.1f} GB of "
+            f"{self.blocks} blocks of {self.block_px} px; {gigabytes(self.memory.total)} of "
             f"memory for each process"
-        )
+        ]
+        if self.memory_limit is not None:
+            parts.append(f" of {gigabytes(self.memory_limit)}")
+        if self.worker_hours is not None:
+            parts.append(f"; about {duration(self.worker_hours)} of one worker")
+        return "".join(parts)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def _memory(job: LabelJob) -> Memory:
-    """Of a process: one block is read, one classified, one written, with the batch's tensors."""
-    plan, source = job.plan, job.source
-    side = plan.block_px + max(plan.cut.size_yx)
-    pixels = min(side, plan.extent.height) * min(side, plan.extent.width)
-    model = load_model(job.model, "cpu")
-    weights = sum(p.numel() * p.element_size() for p in model.net.parameters())
-    return Memory(
-        base=LIBRARY_BYTES + weights,
-        network=network_bytes(model, job.contract.tile_px, job.batch),
-        blocks=3 * pixels * (source.count * source.dtype.itemsize + 1),
-    )
+        found = asdict(self)
+        found["memory"]["total"] = self.memory.total
+        return found
 
 
 @contextmanager
@@ -162,7 +179,7 @@ def _prepared(call: LabelCall, raster: Any, client: Any) -> Iterator[LabelJob]:
         source = job_source(raster, contract, where)
         check_cell_size(source.grid, contract)
         several = bool(getattr(loaded.task, "multilabel", False))
-        options, batch = label_options(call.model_arguments, several, device)
+        options, batch = label_options(call.model_arguments, several, device, contract.tile_px)
         extent = None
         if where.extent is not None:
             extent = extent_window(where.extent, where.extent_crs, source.grid, source.name)
@@ -194,11 +211,11 @@ def _prepared(call: LabelCall, raster: Any, client: Any) -> Iterator[LabelJob]:
         )
 
 
-def label_defaults(several: bool, device: str) -> dict[str, Any]:
+def label_defaults(several: bool, device: str, tile_px: int) -> dict[str, Any]:
     """``model_arguments`` with their defaults; ``several`` where chips have several classes."""
-    batch = _BATCH.get(device.partition(":")[0], _CPU_BATCH)
+    fitting = _CPU_BATCH * _CPU_TILE_PX**2 // tile_px**2
     return {
-        "batch_size": batch,
+        "batch_size": min(_BATCH, max(_CPU_BATCH, fitting)) if device == "cpu" else _BATCH,
         "test_time_augmentation": False,
         **({"threshold": 0.5} if several else {}),
         "explainability_map": False,
@@ -206,7 +223,7 @@ def label_defaults(several: bool, device: str) -> dict[str, Any]:
 
 
 def label_options(
-    given: Mapping[str, Any] | None, several: bool, device: str
+    given: Mapping[str, Any] | None, several: bool, device: str, tile_px: int
 ) -> tuple[LabelOptions, int]:
     """Read ``model_arguments``; values may be texts. Returns the options and the batch size.
 
@@ -215,7 +232,7 @@ def label_options(
     UnknownOptionError, OptionError
         Names the argument.
     """
-    defaults = label_defaults(several, device)
+    defaults = label_defaults(several, device, tile_px)
     check_known(given or {}, defaults, "model_arguments")
     values = {"threshold": 0.5, **defaults, **(given or {})}
     options = LabelOptions(

@@ -303,7 +303,11 @@ def _arguments(bundle: Bundle) -> list[str]:
     except BundleError:
         return []
     if bundle.contract.chip is not None:
-        return list(label_defaults(bool(bundle.parameters.get("multilabel")), "cpu"))
+        return list(
+            label_defaults(
+                bool(bundle.parameters.get("multilabel")), "cpu", bundle.contract.tile_px
+            )
+        )
     return known_arguments(bundle.contract)
 
 

@@ -6,18 +6,20 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil  # type: ignore[import-untyped]
 import torch
 
 from geodl.base.errors import PlanError
 from geodl.bundle import load_model
-from geodl.core.plan import BlockSpec, TilePlan
-from geodl.infer.memory import LIBRARY_BYTES, Memory, block_bytes, network_bytes
+from geodl.core.plan import BlockSpec
+from geodl.infer.memory import LIBRARY_BYTES, Memory, network_bytes
 from geodl.infer.pixels import PixelOptions
 from geodl.nets.memory import free_bytes
 from geodl.tools.job import Job, product_bands
+
+AnyJob = TypeVar("AnyJob", bound=Job)
 
 # Dask pauses a worker at 80 % of its memory.
 _SHARE_OF_LIMIT = 0.8
@@ -64,14 +66,14 @@ class RunPlan:
         parts = [
             f"{self.tool} of {self.raster}: {self.columns} x {self.rows} px in {self.blocks} "
             f"blocks of {self.block_px} px, {self.tiles} tiles of {self.tile_px} px (padding "
-            f"{self.padding_px}); {_gb(self.memory.total)} of memory for each process"
+            f"{self.padding_px}); {gigabytes(self.memory.total)} of memory for each process"
         ]
         if self.memory_limit is not None:
-            parts.append(f" of {_gb(self.memory_limit)}")
+            parts.append(f" of {gigabytes(self.memory_limit)}")
         if self.worker_hours is not None:
-            parts.append(f"; about {_duration(self.worker_hours)} of one worker")
+            parts.append(f"; about {duration(self.worker_hours)} of one worker")
         if self.output_bytes is not None:
-            parts.append(f"; at most {_gb(self.output_bytes)} of output before compression")
+            parts.append(f"; at most {gigabytes(self.output_bytes)} of output before compression")
         return "".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -82,6 +84,20 @@ class RunPlan:
 
 def planned(job: Job, client: Any, *, fixed_block: bool = True) -> tuple[Job, RunPlan]:
     """The job with blocks that fit the memory of whoever does them, and its plan.
+
+    Raises
+    ------
+    PlanError
+        See :func:`fitted`.
+    """
+    job, memory, limit = fitted(job, client, fixed_block=fixed_block)
+    return job, _run_plan(job, memory, limit)
+
+
+def fitted(
+    job: AnyJob, client: Any, *, fixed_block: bool = True
+) -> tuple[AnyJob, Memory, int | None]:
+    """The job with blocks that fit whoever does them; memory and its limit in each process.
 
     Parameters
     ----------
@@ -95,24 +111,18 @@ def planned(job: Job, client: Any, *, fixed_block: bool = True) -> tuple[Job, Ru
         Not even the smallest block fits a worker.
     """
     process = _Process.of(job, client)
-    plan = job.plan
-    while not fixed_block and not process.fits(job) and plan.block_px > plan.stride_px:
-        plan = TilePlan.make(
-            plan.grid,
-            tile_px=plan.tile_px,
-            padding_px=plan.padding_px,
-            merge=plan.merge,
-            extent=plan.extent,
-            block_px=max(1, plan.block_px // 2 - plan.stride_px + 1),
-        )
-        job = replace(job, plan=plan)
+    while not fixed_block and not process.fits(job):
+        smaller = job.with_smaller_blocks()
+        if smaller is None:
+            break
+        job = smaller
     # A machine without workers may still swap, or others on it may end.
     if client is not None and not process.fits(job):
         raise PlanError(_too_much(process, job, fixed_block))
-    return job, _run_plan(job, process)
+    return job, process.memory(job), process.limit
 
 
-def _run_plan(job: Job, process: _Process) -> RunPlan:
+def _run_plan(job: Job, memory: Memory, limit: int | None) -> RunPlan:
     plan, output = job.plan, None
     if isinstance(job.options.run, PixelOptions):
         bands, dtype, _, _ = product_bands(job)
@@ -127,19 +137,20 @@ def _run_plan(job: Job, process: _Process) -> RunPlan:
         tiles=plan.tile_count,
         tile_px=plan.tile_px,
         padding_px=plan.padding_px,
-        memory=process.memory(job),
-        memory_limit=process.limit,
+        memory=memory,
+        memory_limit=limit,
         output_bytes=output,
     )
 
 
 def _too_much(process: _Process, job: Job, fixed_block: bool) -> str:
     memory = process.memory(job)
+    limit, total = gigabytes(process.limit or 0), gigabytes(memory.total)
+    parts = [gigabytes(part) for part in (memory.base, memory.network, memory.blocks)]
     return (
-        f"each worker has {_gb(process.limit or 0)}, of which Dask lets {_SHARE_OF_LIMIT:.0%} be "
-        f"used; blocks of {job.plan.block_px} px need {_gb(memory.total)} ({_gb(memory.base)} "
-        f"libraries and weights, {_gb(memory.network)} for a batch, {_gb(memory.blocks)} for "
-        f"pixels). Give workers more memory, or choose a smaller "
+        f"each worker has {limit}, of which Dask lets {_SHARE_OF_LIMIT:.0%} be used; blocks of "
+        f"{job.plan.block_px} px need {total} ({parts[0]} libraries and weights, {parts[1]} for a "
+        f"batch, {parts[2]} for pixels). Give workers more memory, or choose a smaller "
         f"{'block_size' if fixed_block else 'batch_size or tile_size'}."
     )
 
@@ -169,7 +180,7 @@ def estimated_hours(job: Job) -> float:
 
 def _few_tiles(job: Job) -> Job:
     """The job in blocks of whole batches of tiles, as nearly square as may be."""
-    batch = job.options.batch_for(job.contract.kind, job.device, job.plan.tile_count)
+    batch = job.tiles_at_once
     side = max(2, math.ceil(math.sqrt(batch)))
     while side * side % batch and side < 2 * batch:
         side += 1
@@ -201,8 +212,7 @@ class _Process:
     @classmethod
     def of(cls, job: Job, client: Any) -> _Process:
         model = load_model(job.model, job.device if client is None else "cpu")
-        batch = job.options.batch_for(job.contract.kind, job.device, job.plan.tile_count)
-        network = network_bytes(model, job.plan.tile_px, batch) if job.device == "cpu" else 0
+        network = network_bytes(model, job.tile_px, job.tiles_at_once) if job.device == "cpu" else 0
         if client is None:
             held = psutil.Process().memory_info().rss
             return cls(held, network, 1, held + free_bytes(torch.device("cpu")))
@@ -213,23 +223,23 @@ class _Process:
         return cls(LIBRARY_BYTES + weights, network, threads, min(limits, default=None))
 
     def memory(self, job: Job) -> Memory:
-        outputs = len(job.contract.classes) + 1
-        blocks = block_bytes(job.plan, job.source, outputs, job.options.run)
         return Memory(
             base=self.base,
             network=self.network,
-            blocks=blocks * self.blocks_at_once,
+            blocks=job.blocks_bytes() * self.blocks_at_once,
         )
 
     def fits(self, job: Job) -> bool:
         return self.limit is None or self.memory(job).total <= self.limit * _SHARE_OF_LIMIT
 
 
-def _gb(size: float) -> str:
+def gigabytes(size: float) -> str:
+    """Bytes for people."""
     return f"{size / 2**30:.2f} GB" if size >= 2**28 else f"{size / 2**20:.1f} MB"
 
 
-def _duration(hours: float) -> str:
+def duration(hours: float) -> str:
+    """Hours for people."""
     if hours >= 1:
         return f"{hours:.1f} hours"
     return f"{hours * 60:.1f} minutes" if hours >= 1 / 60 else f"{hours * 3600:.1f} seconds"

@@ -25,12 +25,16 @@ from geodl.bundle import load_model, resolve_model
 from geodl.core.contract import ChipCut
 from geodl.core.grid import Window
 from geodl.formats import open_export
-from geodl.infer.chips import reduction
+from geodl.infer.chips import ChipPlan, reduction
 from geodl.infer.labels import read_reduced
+from geodl.infer.memory import chip_bytes
+from geodl.io.handles import GDAL_CACHE_BYTES
 from geodl.io.source import open_source
 from geodl.learn import classify_objects, export_training_data
 from geodl.nets.resize import resized_chip
 from geodl.testing.tiny import random_model
+from geodl.tools.label_job import LabelPlan
+from geodl.tools.preview import _Process
 
 SIDE = 300
 CRS = "EPSG:32633"
@@ -335,6 +339,45 @@ def test_estimates_and_futures(raster, features, tmp_path):
     assert 0 < hours < 1
     job = run(raster, package, features.iloc[10:20], tmp_path / "a.parquet", future=True)
     assert job.result(60)["ClassLabel"].notna().all()
+
+
+def test_blocks_of_chips_fit_the_memory_and_the_plan_tells(raster, features, tmp_path, monkeypatch):
+    package = model(tmp_path / "m", fixed=False)
+    plan = run(raster, package, features, tmp_path / "a.parquet", dry_run=True)
+    assert isinstance(plan, LabelPlan)
+    assert plan.block_px == 2048
+    assert plan.to_json()["memory"]["total"] == plan.memory.total
+    assert "of memory for each process of " in str(plan)
+    assert "of one worker" in str(plan)
+    # Of all pixels that the chips need there are four copies.
+    source = open_source(str(raster))
+    whole = ChipPlan.make(
+        features.geometry.dropna().to_numpy(), source.grid, ChipCut(size_yx=(24, 24))
+    )
+    reach = whole.windows[whole.inside]
+    span = (reach[:, :2] + reach[:, 2:]).max(0) - reach[:, :2].min(0)
+    assert whole.most_pixels(32) == span.prod()
+    assert chip_bytes(whole, source, 32) == 4 * 4 * span.prod() + GDAL_CACHE_BYTES
+    parts = whole.with_layout(64)
+    assert parts.block_count > 4
+    assert parts.most_pixels(32) < whole.most_pixels(32) / 2
+    # A machine that has room for a quarter of that.
+    most = GDAL_CACHE_BYTES + (plan.memory.blocks - GDAL_CACHE_BYTES) // 4
+    monkeypatch.setattr(_Process, "fits", lambda self, job: job.blocks_bytes() <= most)
+    plan = run(raster, package, features, tmp_path / "a.parquet", dry_run=True)
+    assert 64 <= plan.block_px < 2048
+    assert plan.blocks > 1
+    plan = run(raster, package, features, tmp_path / "a.parquet", dry_run=True, block_size=999)
+    assert plan.block_px == 999
+
+
+def test_large_chips_are_counted_as_they_are_reduced(raster):
+    source = open_source(str(raster))
+    shapes = shapely.box([1000, 1010], 1850, [1150, 1012], [2000, 1852])
+    plan = ChipPlan.make(shapes, source.grid, ChipCut(size_yx=(24, 24), fixed=False))
+    assert plan.windows[:, 2:].tolist() == [[300, 300], [4, 4]]
+    assert plan.most_pixels(32) == 300 * 300
+    assert plan.most_pixels(8) == 300 * 300 // (300 // 32) ** 2 + 16
 
 
 def test_very_large_chips_are_averaged_while_they_are_read(raster):
