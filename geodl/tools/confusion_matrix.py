@@ -13,6 +13,7 @@ from geodl.core.grid import GeoGrid, Window
 from geodl.io.source import open_source
 from geodl.io.vector import is_features, read_features
 from geodl.ops.confusion import ConfusionMatrix, PairCounts
+from geodl.tools.class_values import class_values
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -80,7 +81,8 @@ def _count_raster(counts: PairCounts, source: RasterSource, truth: Any) -> None:
         both = one.mask & two.mask
         if both.any():
             counts.add(
-                _whole(two.data[0][both], other.name), _whole(one.data[0][both], source.name)
+                class_values(two.data[0][both], other.name, bits=64),
+                class_values(one.data[0][both], source.name, bits=64),
             )
 
 
@@ -89,7 +91,9 @@ def _count_points(counts: PairCounts, source: RasterSource, truth: Any, field: s
     if not (points.geom_type == "Point").all():
         kinds = ", ".join(sorted(set(points.geom_type)))
         raise DataError(f"The truth holds {kinds}; give points, or a class raster.")
-    values = _whole(points[_truth_field(points, field)].to_numpy(), "the truth's column")
+    values = class_values(
+        points[_truth_field(points, field)].to_numpy(), "the truth's column", bits=64
+    )
     inverse = ~source.grid.affine
     cols, rows = inverse @ (points.geometry.x.to_numpy(), points.geometry.y.to_numpy())
     rows, cols = np.floor(rows).astype(np.int64), np.floor(cols).astype(np.int64)
@@ -114,7 +118,8 @@ def _count_part(
     place = (rows - row, cols - col)
     valid = found.mask[place]
     if valid.any():
-        counts.add(true[valid], _whole(found.data[0][place][valid], source.name))
+        seen = class_values(found.data[0][place][valid], source.name, bits=64)
+        counts.add(true[valid], seen)
 
 
 def _windows(frame: Window) -> Iterator[Window]:
@@ -133,18 +138,6 @@ def _window_of(grid: GeoGrid, frame: GeoGrid) -> Window:
 def _check_classes(source: RasterSource) -> None:
     if source.count != 1:
         raise DataError(f"{source.name} has {source.count} bands; a class raster has one.")
-
-
-def _whole(values: np.ndarray, name: str) -> np.ndarray:
-    """int64 of numbers without a fraction."""
-    try:
-        whole = values.astype(np.int64)
-        exact = bool((whole == values.astype(np.float64)).all())
-    except (TypeError, ValueError):
-        exact = False
-    if not exact:
-        raise DataError(f"{name} holds values that are no whole numbers; class values are.")
-    return whole
 
 
 def _truth_field(points: gpd.GeoDataFrame, field: str | None) -> str:

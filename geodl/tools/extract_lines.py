@@ -20,6 +20,7 @@ from geodl.io.regions import RegionStore
 from geodl.io.source import open_source
 from geodl.ops.line_graph import join_pieces, main_values, prune, simplified
 from geodl.ops.skeleton import REACH_PER_STEP_PX, line_pieces, thin_steps
+from geodl.tools.class_values import class_values
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -49,7 +50,7 @@ def extract_lines(
     Parameters
     ----------
     raster
-        What :func:`geodl.open_raster` takes, with one band.
+        What :func:`geodl.open_raster` takes, with one band of whole numbers.
     values
         Values that count as line; None: all but 0.
     min_length_px
@@ -69,7 +70,7 @@ def extract_lines(
     Raises
     ------
     DataError
-        Several bands.
+        Several bands, or values that are no whole numbers of 32 bits.
     OptionError
         An option outside its domain.
     MissingPackageError
@@ -134,7 +135,7 @@ class _Mask:
             row=rows[0], col=cols[0], height=rows[-1] - rows[0] + 1, width=cols[-1] - cols[0] + 1
         )
         block = self.source.read(inside)
-        values = block.data[0]
+        values = class_values(block.data[0], self.source.name, valid=block.mask)
         chosen = values != 0 if self.values is None else np.isin(values, self.values)
         found[seen.within(window)] = (chosen & block.mask)[np.ix_(rows - rows[0], cols - cols[0])]
         return found
@@ -217,7 +218,8 @@ def _followed(
         own = line_pieces(found, core.row, core.col, width)
         if not own:
             continue
-        data = read_padded(source, window).data[0]
+        block = read_padded(source, window)
+        data = class_values(block.data[0], source.name, valid=block.mask)
         pieces += own
         values += [data[p // width - window.row, p % width - window.col] for p in own]
     return pieces, values

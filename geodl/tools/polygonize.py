@@ -14,6 +14,7 @@ from geodl.base.options import as_float, as_int, check_choice
 from geodl.core.grid import GeoGrid, Window
 from geodl.io.source import open_source
 from geodl.ops.polygons import Polygonizer, RegionPolygons
+from geodl.tools.class_values import class_values
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -74,7 +75,7 @@ def polygonize(
 
     def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
         block = source.read(window)
-        return _whole(block.data[0], block.mask, source.name), block.mask
+        return class_values(block.data[0], source.name, valid=block.mask), block.mask
 
     found = region_polygons(
         read, source.grid, side, connectivity=connectivity, min_area=min_area, simplify=simplify
@@ -126,14 +127,3 @@ def region_polygons(
         coarse = shapely.coverage_simplify(found.polygons, simplify)
         found = replace(found, polygons=coarse)
     return found
-
-
-def _whole(values: np.ndarray, valid: np.ndarray, name: str) -> np.ndarray:
-    """int32 (H, W), 0 where there is no data."""
-    clean = np.where(valid, values, 0)
-    whole = clean.astype(np.int32)
-    if not (whole == clean).all():
-        raise DataError(
-            f"{name} holds values that are no whole numbers of 32 bits; class values are."
-        )
-    return whole
