@@ -42,6 +42,10 @@ class SourceNotFoundError(SourceError, FileNotFoundError):
     """The path of a source does not exist."""
 
 
+class SourceRefusedError(SourceError, PermissionError):
+    """A source that this user may not read, or not without credentials."""
+
+
 class OutputError(GeodlError, OSError):
     """A product or working folder that cannot be written."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import threading
 import warnings
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from rasterio.env import getenv, hasenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
-from geodl.base.errors import SourceError, SourceNotFoundError
+from geodl.base.errors import SourceError, SourceNotFoundError, SourceRefusedError
 from geodl.base.quiet import quiet_lock
 from geodl.core.grid import Window
 from geodl.io.locations import Location
@@ -34,6 +35,8 @@ _REMOTE_OPTIONS = {
     # An object may be replaced: what is known of it lasts as long as its handle.
     "CPL_VSIL_CURL_NON_CACHED": "/vsis3/:/vsigs/:/vsiaz/:/vsioss/:/vsicurl/",
 }
+
+_REFUSED = re.compile(r"response code: 40[13]\b|Permission denied|Access ?Denied|Forbidden")
 
 _threads = threading.local()
 
@@ -64,6 +67,8 @@ def open_quietly(location: Location) -> DatasetReader:
     ------
     SourceNotFoundError
         The location does not exist.
+    SourceRefusedError
+        It may not be read.
     SourceError
         It is not a raster, or cannot be read.
     """
@@ -82,6 +87,11 @@ def _open_error(location: Location, error: BaseException) -> SourceError:
         missing = "404" in reason or "does not exist" in reason or "No such file" in reason
         if missing or isinstance(error, FileNotFoundError):
             return SourceNotFoundError(f"There is nothing at {location.text} ({reason}).")
+    if isinstance(error, PermissionError) or _REFUSED.search(reason):
+        return SourceRefusedError(
+            f"{location.text} may not be read ({reason}); check its permissions, or that every "
+            "worker has the credentials."
+        )
     if "not recognized as being in a supported file format" in reason or not reason:
         return SourceError(
             f"{location.text} is not a raster that GDAL can read; expected a GeoTIFF, COG, VRT, "
@@ -132,7 +142,13 @@ atexit.register(close_handles)
 def read_error(name: str, window: Window, error: BaseException) -> SourceError:
     """The error for pixels that cannot be read."""
     reason = str(error.__cause__ or error)
+    # GDAL does not say what a server answered to a range.
+    guess = (
+        "the server may have failed or refused it, or the file may be"
+        if "://" in name
+        else ("the file may be truncated or")
+    )
     return SourceError(
         f"{name}: the window of rows {window.row}..{window.row_stop} and columns {window.col}.."
-        f"{window.col_stop} cannot be read ({reason}); the file may be truncated or damaged."
+        f"{window.col_stop} cannot be read ({reason}); {guess} damaged."
     )

@@ -56,7 +56,7 @@ def read_one_pixel(source: RasterSource) -> None:
     for row, col in ((rows // 2, cols // 2), (0, 0)):
         try:
             source.read(Window(row=row, col=col, height=1, width=1))
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             raise
         except SourceError as error:
             logger.warning("preflight: %s", error)

@@ -230,7 +230,7 @@ def _read_with_retries(task: BlockTask, spec: Spec, waits_s: Sequence[float]) ->
     for wait_s in (*waits_s, None):
         try:
             return task.read(spec), time.perf_counter() - started
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             raise
         except SourceError as error:
             if wait_s is None:

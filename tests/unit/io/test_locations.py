@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import geopandas as gpd
@@ -11,7 +12,14 @@ import numpy as np
 import pytest
 from shapely.geometry import box
 
-from geodl.base.errors import GridMismatchError, OptionError, SourceError, SourceNotFoundError
+from geodl.base.errors import (
+    GridMismatchError,
+    OptionError,
+    SourceError,
+    SourceNotFoundError,
+    SourceRefusedError,
+)
+from geodl.core.grid import Window
 from geodl.io.crs import crs_label, crs_text, same_crs, transform_bounds
 from geodl.io.locations import locate
 from geodl.io.source import open_source
@@ -19,9 +27,14 @@ from geodl.io.vector import read_features
 
 
 class _Ranges(SimpleHTTPRequestHandler):
-    """A file server that knows ranges and etags, as object stores do."""
+    """A file server that knows ranges and etags, as object stores do, and may refuse."""
+
+    refusal: ClassVar[int | None] = None
 
     def do_GET(self) -> None:
+        if self.refusal is not None:
+            self.send_error(self.refusal)
+            return
         path = Path(self.translate_path(self.path))
         if not path.is_file():
             self.send_error(404)
@@ -41,6 +54,9 @@ class _Ranges(SimpleHTTPRequestHandler):
         self.wfile.write(content)
 
     def do_HEAD(self) -> None:
+        if self.refusal is not None:
+            self.send_error(self.refusal)
+            return
         path = Path(self.translate_path(self.path))
         if not path.is_file():
             self.send_error(404)
@@ -99,6 +115,20 @@ def test_local_paths_and_file_urls_are_the_same_place(tmp_path, monkeypatch):
     assert locate("~/a b.tif") == locate(path)
     with pytest.raises(SourceNotFoundError, match=r"none\.tif"):
         locate(tmp_path / "none.tif")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_a_server_refuses_is_told_apart(make_tif, noise, server, monkeypatch, status):
+    make_tif(noise(1, 512, 512), nodata=0)
+    source = open_source(f"{server}/a.tif")
+    source.read(Window(row=0, col=0, height=10, width=10))
+    monkeypatch.setattr(_Ranges, "refusal", status)
+    with pytest.raises(SourceError, match="server may have failed or refused it"):
+        source.read(Window(row=500, col=0, height=10, width=10))
+    with pytest.raises(SourceRefusedError, match=rf"may not be read.*{status}.*credentials"):
+        open_source(f"{server}/a.tif")
+    monkeypatch.undo()
+    source.read(Window(row=500, col=0, height=10, width=10))
 
 
 def test_a_url_is_read_by_ranges_and_its_etag_is_its_identity(make_tif, noise, server):

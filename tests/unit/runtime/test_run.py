@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 from distributed import Client
 
-from geodl.base.errors import BlockError, OutputError, RunCancelledError, SourceError
+from geodl.base.errors import (
+    BlockError,
+    OutputError,
+    RunCancelledError,
+    SourceError,
+    SourceRefusedError,
+)
 from geodl.runtime import connect as connect_module
 from geodl.runtime.connect import connect
 from geodl.runtime.future import start
@@ -43,8 +49,13 @@ class Square:
     bad: tuple[int, ...] = ()
     full: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
+    refused: tuple[int, ...] = ()
 
     def read(self, spec: Spec) -> int:
+        if spec.row in self.refused:
+            with open(Path(self.folder, "asked"), "a") as file:
+                file.write(f"{spec.row}\n")
+            raise SourceRefusedError(f"{spec.row} is for others")
         if spec.row in self.late:
             flag = Path(self.folder, f"tried-{spec.row}")
             if not flag.exists():
@@ -128,6 +139,12 @@ def test_a_source_that_fails_for_a_while_is_tried_again(
     monkeypatch.setattr("geodl.runtime.run.RETRY_WAITS_S", (0.0, 0.0))
     summary, _ = go(tmp_path, Square(str(tmp_path), late=(1, 3)))
     assert summary.done == 6
+
+
+def test_what_is_refused_is_asked_for_once_and_the_rest_is_done(tmp_path: Path) -> None:
+    with pytest.raises(BlockError, match=r"2 of 6 blocks failed, 4 are finished.*is for others"):
+        go(tmp_path, Square(str(tmp_path), refused=(1, 3)))
+    assert sorted((tmp_path / "asked").read_text().split()) == ["1", "3"]
 
 
 def test_a_run_in_which_nothing_works_stops_early(tmp_path: Path) -> None:
