@@ -16,6 +16,7 @@ from geodl.core.classes import ClassTable
 from geodl.core.contract import IGNORE_INDEX
 from geodl.ops.line_targets import line_targets, orientation_bins
 from geodl.tasks.base import Batch, Item
+from geodl.tasks.pixel_metrics import confusion
 from geodl.tasks.pixels import AUXILIARY_WEIGHT, PixelTask
 
 
@@ -88,9 +89,12 @@ class RoadTask(PixelTask):
         }
 
     def validate(self, net: nn.Module, batch: Batch) -> dict[str, Any]:
-        found = super().validate(net, batch)
         logits = self.logits(net, batch["image"])
-        return {**found, "loss": self._loss_of(logits, batch["lines"])}
+        target = self._counted(batch["target"])
+        return {
+            "loss": self._loss_of(logits, batch["lines"]),
+            "state": confusion(target, logits.argmax(dim=1), self.outputs),
+        }
 
 
 def _orientation_loss(logits: Tensor, target: Tensor) -> Tensor:
