@@ -44,10 +44,10 @@ SLIVERS_TOO = {"scales": [0.4, 0.7, 1.1]}
 CASES: dict[str, tuple[dict[str, Any], int, float]] = {
     "SingleShotDetector": ({**SMALL, "focal_loss": True, "drop": 0.0}, 100, 2e-3),
     "FasterRCNN": ({**SMALL, **FEWER_REGIONS}, 60, 5e-4),
-    "RetinaNet": ({**SMALL, **SLIVERS_TOO}, 70, 1e-3),
+    "RetinaNet": ({**SMALL, **SLIVERS_TOO}, 50, 1e-3),
     "YOLOv3": (SMALL, 100, 1e-3),
     "EfficientDet": ({}, 250, 3e-3),
-    "MaskRCNN": ({**SMALL, **FEWER_REGIONS, "box_batch_size_per_image": 64}, 60, 5e-4),
+    "MaskRCNN": ({**SMALL, **FEWER_REGIONS, "box_batch_size_per_image": 32}, 45, 5e-4),
     "DETReg": ({**FEW_QUERIES, "decoder_layers": 3}, 90, 1e-3),
     "RTDetrV2": (NOISY_QUERIES, 50, 1e-3),
     "DFine": (NOISY_QUERIES, 50, 1e-3),
