@@ -104,7 +104,7 @@ def run_job(
         result = finalise(job, ledger, product.path)
         summary.seconds["finalise"] = time.monotonic() - before
         summary.wall_s = time.monotonic() - clock
-        processes = 1 if client is None else _workers(client)
+        processes = 1 if client is None else worker_count(client)
         speed = Speed.of(summary, job.plan.extent.pixels, processes)
         if progress:
             say(str(speed))
@@ -132,7 +132,7 @@ def _package_folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _workers(client: Any) -> int:
+def worker_count(client: Any) -> int:
     return max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
 
 

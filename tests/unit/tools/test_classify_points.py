@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from geodl.base.errors import (
     RunMismatchError,
     UnknownOptionError,
 )
+from geodl.bundle import load_model, resolve_model
 from geodl.core.points import PointFeature
+from geodl.io.cloud import open_cloud
 from geodl.io.manifest import read_manifest
 from geodl.ops.point_blocks import overlapping_blocks
 from geodl.testing.cloud import make_cloud
@@ -268,6 +271,7 @@ def test_real_files_of_every_kind_change_in_their_classes_only(
 def test_dense_clouds_are_cut_into_smaller_tiles(
     cloud: Path, model: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(point_job, "TILE_POINTS", 1_000_000)
     monkeypatch.setattr(point_job, "_MOST_TILE_POINTS", 600)
     found = classify_points(cloud, model, tmp_path / "a.laz", progress=False)
     np.testing.assert_array_equal(found.classification.values, codes(whole))
@@ -277,3 +281,21 @@ def test_dense_clouds_are_cut_into_smaller_tiles(
     fixed = classify_points(cloud, model, tmp_path / "b.laz", tile_size=100, progress=False)
     np.testing.assert_array_equal(fixed.classification.values, codes(whole))
     assert read_manifest(tmp_path / "b.laz")["tiles"] <= 4
+
+
+def test_tiles_suit_points_and_workers(model: Path, tmp_path: Path) -> None:
+    few = open_cloud(make_cloud(tmp_path / "wide.laz", points=500, side=3000))
+    area = (few.extent[2] - few.extent[0]) * (few.extent[3] - few.extent[1])
+    spec = load_model(resolve_model(model, tmp_path)).contract.points
+
+    def points(count: int, workers: int) -> float:
+        cloud = replace(few, counts=(count,))
+        size, buffer = point_job.tile_sizes(cloud, spec, None, None, workers)
+        assert buffer == SIDE
+        assert size % SIDE == 0
+        return (size + 2 * buffer) ** 2 * count / area / 1e6
+
+    assert points(40_000_000, 1) == pytest.approx(3, rel=0.05)
+    assert points(40_000_000, 2) == pytest.approx(3, rel=0.05)
+    assert points(40_000_000, 16) == pytest.approx(40 / 48, rel=0.05)
+    assert points(4_000_000, 16) == pytest.approx(0.5, rel=0.05)
