@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from geodl.base.models import MODELS
@@ -19,6 +21,11 @@ from geodl.bundle.write import package_files, write_package, zip_files
 from geodl.core.classes import ClassTable
 from geodl.core.contract import ModelContract, Normalization
 from geodl.tasks.pixels import PixelTask
+
+# Of each fuzz test; tests/faults/test_fuzz.py asks for many.
+if "GEODL_FUZZ" in os.environ:
+    settings.register_profile("packages", max_examples=int(os.environ["GEODL_FUZZ"]))
+    settings.load_profile("packages")
 
 
 class PointNet(nn.Module):

@@ -261,7 +261,6 @@ def test_every_part_is_compared_with_its_sha256(package, contract):
 
 
 _FUZZ = settings(
-    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
