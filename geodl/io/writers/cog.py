@@ -94,7 +94,8 @@ def _profile(regions: RegionStore) -> dict[str, Any]:
 
 
 def _write_tiled(regions: RegionStore, path: Path, classes: ClassTable | None) -> None:
-    with rasterio.open(path, "w", **_profile(regions)) as dataset:
+    # Tiles are packed beside the reading of the next ones.
+    with rasterio.open(path, "w", num_threads="ALL_CPUS", **_profile(regions)) as dataset:
         if classes is not None and regions.dtype.name in _COLOR_DTYPES:
             dataset.write_colormap(1, _colors(classes))
         if any(not name.startswith("Band_") for name in regions.band_names):
