@@ -219,7 +219,8 @@ def open_package(path: str | os.PathLike[str]) -> PackageFiles:
         return FolderFiles(path / one_emd(emds, str(path)))
     if not path.is_file():
         raise SourceNotFoundError(
-            f"There is no model at {path}; give the path of an .emd, a .dlpk or a saved folder."
+            f"There is no model at {path}; give the path of an .emd, a .dlpk, an .onnx or a "
+            "saved folder."
         )
     suffix = path.suffix.lower()
     if suffix in (".emd", ".onnx"):

@@ -71,7 +71,7 @@ def resolve_model(model: Any, folder: str | os.PathLike[str]) -> ModelRef:
     ----------
     model
         A trained object, a :class:`geodl.learn.Model`, an item of a catalog, or the path of an
-        ``.emd``, a ``.dlpk`` or a saved folder.
+        ``.emd``, a ``.dlpk``, an ``.onnx`` or a saved folder.
     folder
         Where a trained object writes its package, so that workers can load it.
 
@@ -93,7 +93,7 @@ def resolve_model(model: Any, folder: str | os.PathLike[str]) -> ModelRef:
     else:
         raise OptionError(
             f"A {type(model).__name__} is no model; give a trained model of geodl.learn, or the "
-            "path of an .emd, a .dlpk or a saved folder."
+            "path of an .emd, a .dlpk, an .onnx or a saved folder."
         )
     bundle = read_bundle(path)
     bundle.require_own()

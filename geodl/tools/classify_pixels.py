@@ -59,7 +59,8 @@ def classify_pixels(
     input_raster
         Whatever :func:`geodl.open_raster` takes.
     model
-        A trained object, a ``.emd`` or ``.dlpk`` file, or the folder that ``save`` returned.
+        A trained object, a ``.emd`` or ``.dlpk`` file, or the folder that ``save`` returned; or an
+        ``.onnx`` file: an export of geodl, or one with the metadata of the QGIS plugin Deepness.
     model_arguments
         ``padding`` (a quarter of the tile), ``batch_size`` (4), ``tile_size``,
         ``predict_background``, ``test_time_augmentation`` (False) with ``merge_policy`` (``mean``,

@@ -60,7 +60,8 @@ def detect_objects(
     input_raster
         Whatever :func:`geodl.open_raster` takes.
     model
-        A trained object, a ``.emd`` or ``.dlpk`` file, or the folder that ``save`` returned.
+        A trained object, a ``.emd`` or ``.dlpk`` file, or the folder that ``save`` returned; or an
+        ``.onnx`` file: an export of geodl, or one with the metadata of the QGIS plugin Deepness.
     model_arguments
         ``padding`` (a quarter of the tile), ``batch_size`` (64), ``tile_size``, ``threshold``
         (0.5), ``nms_overlap`` (0.1), ``exclude_pad_detections`` (True),

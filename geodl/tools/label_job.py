@@ -180,6 +180,11 @@ def _prepared(call: LabelCall, raster: Any, client: Any) -> Iterator[LabelJob]:
         check_cell_size(source.grid, contract)
         several = bool(getattr(loaded.task, "multilabel", False))
         options, batch = label_options(call.model_arguments, several, device, contract.tile_px)
+        if options.explain and next(loaded.net.parameters(), None) is None:
+            raise OptionError(
+                f"explainability_map=True follows gradients, which {ref.path} does not give; leave "
+                "it out, or use the package that the ONNX file was exported from"
+            )
         extent = None
         if where.extent is not None:
             extent = extent_window(where.extent, where.extent_crs, source.grid, source.name)

@@ -167,6 +167,11 @@ def test_a_classifier_labels_images(write_raster: Any, tmp_path: Path) -> None:
         write_raster(pixels), tmp_path / "m.onnx", output_name=tmp_path / "a.parquet", **QUIET
     )
     assert found["ClassLabel"].tolist() == ["green"]
+    with pytest.raises(OptionError, match=r"follows gradients, which .*m\.onnx does not give"):
+        classify_objects(
+            tmp_path / "scene.tif", tmp_path / "m.onnx", output_name=tmp_path / "b.parquet",
+            model_arguments={"explainability_map": True}, **QUIET,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "dlpk"])
