@@ -9,7 +9,7 @@ from typing import Any
 from geodl.cli.look import as_lines
 from geodl.cli.main import Run, Word
 from geodl.cli.options import add_options, given
-from geodl.cli.work import add_client, client_of, expectation, expected
+from geodl.cli.work import add_client, add_trust, client_of, expectation, expected, model_of
 
 
 def add_verify(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
@@ -65,12 +65,13 @@ def add_label(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
         parser,
         classify_objects,
         positional=("input_raster", "model"),
-        without=("process_all_raster_items",),
     )
     add_client(parser)
+    add_trust(parser)
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        found: Any = classify_objects(**given(options, names), **client_of(options))
+        values = model_of(given(options, names), options)
+        found: Any = classify_objects(**values, **client_of(options))
         if (plan := expected(found)) is not None:
             return plan
         field = options.class_label_field or "ClassLabel"
@@ -84,6 +85,55 @@ def add_label(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
         return f"{value['features']} features ({parts or 'no label'}): {value['path']}"
 
     return run, word
+
+
+def add_train_model(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
+    from geodl.tools.train_model import train_model
+
+    names = add_options(parser, train_model, positional=("input_folder", "model_type"))
+
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        found: Any = train_model(**given(options, names))
+        item = hasattr(found, "assets")
+        return {"path": str(found.assets["data"].href if item else found)}
+
+    return run, lambda value: f"model: {value['path']}"
+
+
+def add_model_list(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
+    from geodl.tools.model_package import list_models
+
+    names = add_options(parser, list_models)
+
+    def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+        return [model.query_info() for model in list_models(**given(options, names))]
+
+    def word(value: list[dict[str, Any]]) -> str:
+        rows = [f"{info['model_name']}  {info['kind']}  {info['path']}" for info in value]
+        return "\n".join(rows) or "no models"
+
+    return run, word
+
+
+def add_install(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
+    return _add_method(parser, "install")
+
+
+def add_uninstall(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
+    return _add_method(parser, "uninstall")
+
+
+def _add_method(parser: argparse.ArgumentParser, method: str) -> tuple[Run, Word]:
+    """A method of a package that takes a catalog."""
+    from geodl.tools.model_package import Model
+
+    parser.add_argument("path", help="model package: .emd, .dlpk or the folder that save() wrote")
+    names = add_options(parser, getattr(Model, method))
+
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        return {f"{method}ed": getattr(Model(options.path), method)(**given(options, names))}
+
+    return run, lambda value: "  ".join(map(str, value.values()))
 
 
 def add_catalog_list(parser: argparse.ArgumentParser) -> tuple[Run, Word]:

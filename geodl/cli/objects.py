@@ -7,24 +7,25 @@ from typing import Any
 
 from geodl.cli.main import Run, Word
 from geodl.cli.options import add_options, given
+from geodl.cli.work import add_client, client_of, expectation, expected
 
 
 def add_accuracy(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     from geodl.tools.object_accuracy import compute_accuracy_for_object_detection as accuracy
 
-    names = add_options(
-        parser,
-        accuracy,
-        positional=("detected_features", "ground_truth_features"),
-        without=("estimate", "block_size"),
-    )
+    names = add_options(parser, accuracy, positional=("detected_features", "ground_truth_features"))
+    add_client(parser)
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        table = accuracy(**given(options, names))
+        table: Any = accuracy(**given(options, names), **client_of(options))
+        if (plan := expected(table)) is not None:
+            return plan
         rows = table.astype(object).where(table.notna(), None).to_dict("records")
         return {**table.attrs, "rows": rows}
 
     def word(value: dict[str, Any]) -> str:
+        if "worker_hours" in value:
+            return expectation(value)
         lines = [
             f"{row['Class']:20} IoU {row['Min_IoU']:.2f}  precision {row['Precision']:.3f}  "
             f"recall {row['Recall']:.3f}  F1 {row['F1_Score']:.3f}  AP {_share(row['AP'])}  "

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-# What only makes sense inside Python.
-_NOT_HERE = frozenset({"gis", "future", "client", "collate_fn", "transforms", "progress"})
+# What only makes sense inside Python; for the client there is an option of its own.
+NOT_HERE = frozenset({"future", "client", "collate_fn"})
 _Kinds = inspect.Parameter
 
 
@@ -88,7 +88,7 @@ def add_options(
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in (_Kinds.VAR_KEYWORD, _Kinds.VAR_POSITIONAL):
             continue
-        if name in _NOT_HERE or name in without or name == "self":
+        if name in NOT_HERE or name in without or name == "self":
             continue
         names.append(name)
         text = helps.get(name, "").replace("%", "%%")
@@ -110,7 +110,9 @@ def _add_option(
     if not required and default is not None:
         text = f"{text} (default {default})"
     settings: dict[str, Any] = {"dest": name, "help": text, "default": argparse.SUPPRESS}
-    if isinstance(default, bool) and "str" not in str(parameter.annotation):
+    if name == "gis":
+        parser.add_argument(flag, type=_catalog, metavar="CATALOG", **settings)
+    elif isinstance(default, bool) and "str" not in str(parameter.annotation):
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
     elif "Mapping" in str(parameter.annotation):
         settings |= {"nargs": "+", "metavar": "NAME=VALUE", "required": required}
@@ -130,6 +132,12 @@ def _kind(parameter: inspect.Parameter) -> Callable[[str], Any]:
     if "PathLike" in str(parameter.annotation) or str(parameter.annotation).startswith("str"):
         return str
     return read_value
+
+
+def _catalog(root: str) -> Any:
+    from geodl.catalog.catalog import Catalog
+
+    return Catalog(root)
 
 
 def given(namespace: argparse.Namespace, names: Collection[str]) -> dict[str, Any]:

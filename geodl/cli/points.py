@@ -36,6 +36,39 @@ def add_points(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     return run, word
 
 
+def add_boxes(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
+    from geodl.tools.detect_objects_3d import detect_objects_3d
+
+    names = add_options(parser, detect_objects_3d, positional=("points", "model"))
+    add_client(parser)
+
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        found: Any = detect_objects_3d(**given(options, names), **client_of(options))
+        if isinstance(found, float):
+            return {"worker_hours": found}
+        counts = found["Class"].value_counts().to_dict()
+        return {"path": found.attrs["path"], "detections": len(found), "classes": counts}
+
+    def word(value: dict[str, Any]) -> str:
+        if "worker_hours" in value:
+            return f"{value['worker_hours']:.3g} worker-hours expected"
+        parts = ", ".join(f"{count} {name}" for name, count in value["classes"].items())
+        return f"{value['detections']} detections ({parts or 'none'}): {value['path']}"
+
+    return run, word
+
+
+def add_blocks(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
+    from geodl.tools.export_point_dataset import export_point_dataset
+
+    names = add_options(parser, export_point_dataset, positional=("data_path", "output_path"))
+
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        return {"path": str(export_point_dataset(**given(options, names)))}
+
+    return run, lambda value: f"blocks: {value['path']}"
+
+
 def _counts(result: Any) -> tuple[list[int], list[int]]:
     """Class codes of the result and how many points have them."""
     import dask.array as da

@@ -33,7 +33,7 @@ def add_detect(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     names = _add_inference(parser, detect_objects)
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        found = detect_objects(**given(options, names), **client_of(options))
+        found = detect_objects(**model_of(given(options, names), options), **client_of(options))
         if (plan := expected(found)) is not None:
             return plan
         counts = found["Class"].value_counts().to_dict()
@@ -54,9 +54,13 @@ def add_classify(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     names = _add_inference(parser, classify_pixels)
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        result = classify_pixels(**given(options, names), **client_of(options))
+        result: Any = classify_pixels(
+            **model_of(given(options, names), options), **client_of(options)
+        )
         if (plan := expected(result)) is not None:
             return plan
+        if isinstance(result, list):
+            return {"path": [one.attrs["path"] for one in result]}
         if hasattr(result, "geometry"):
             return {"path": result.attrs["path"], "features": len(result)}
         rows, cols = result.shape[-2:]
@@ -65,6 +69,8 @@ def add_classify(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     def word(value: dict[str, Any]) -> str:
         if "worker_hours" in value:
             return expectation(value)
+        if isinstance(value["path"], list):
+            return "\n".join(value["path"])
         if "features" in value:
             return f"{value['features']} features: {value['path']}"
         return f"{value['width']} x {value['height']} pixels: {value['path']}"
@@ -78,9 +84,12 @@ def add_change(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     positional = ("from_raster", "to_raster", "model")
     names = add_options(parser, detect_change_using_deep_learning, positional=positional)
     add_client(parser)
+    add_trust(parser)
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        result = detect_change_using_deep_learning(**given(options, names), **client_of(options))
+        result = detect_change_using_deep_learning(
+            **model_of(given(options, names), options), **client_of(options)
+        )
         if (plan := expected(result)) is not None:
             return plan
         paths = {name: result.attrs[name] for name in ("path", "polygons") if name in result.attrs}
@@ -97,15 +106,27 @@ def add_change(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
 
 
 def _add_inference(parser: argparse.ArgumentParser, tool: Any) -> list[str]:
-    names = add_options(
-        parser,
-        tool,
-        positional=("input_raster", "model"),
-        # One raster is given here; several are a VRT or a shell loop.
-        without=("process_all_raster_items",),
-    )
+    names = add_options(parser, tool, positional=("input_raster", "model"))
     add_client(parser)
+    add_trust(parser)
     return names
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="run the Python source in the model's package: read it first",
+    )
+
+
+def model_of(values: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of a tool, with a model whose code is trusted if the user says so."""
+    if not options.trust_code:
+        return values
+    from geodl.tools.model_package import Model
+
+    return {**values, "model": Model(values["model"], trust_code=True)}
 
 
 def expected(found: Any) -> dict[str, Any] | None:
@@ -115,6 +136,11 @@ def expected(found: Any) -> dict[str, Any] | None:
 
     if isinstance(found, float):
         return {"worker_hours": found}
+    if isinstance(found, list) and found and isinstance(found[0], RunPlan | LabelPlan):
+        plans = [plan.to_json() for plan in found]
+        hours = [plan["worker_hours"] for plan in plans if plan["worker_hours"] is not None]
+        text = "\n".join(map(str, found))
+        return {"plan": text, "plans": plans, "worker_hours": sum(hours)}
     return (
         {"plan": str(found), **found.to_json()} if isinstance(found, RunPlan | LabelPlan) else None
     )
@@ -170,6 +196,7 @@ def add_train(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     parser.add_argument(
         "--unfreeze", action="store_true", help="train the backbone from the first epoch"
     )
+    save_names = add_options(parser, TorchModel.save, without=("name_or_path",))
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
         data = prepare_data(**given(options, data_names), **(options.data_options or {}))
@@ -177,7 +204,8 @@ def add_train(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
         if options.unfreeze:
             model.unfreeze()
         model.fit(lr=options.lr, **given(options, fit_names))
-        return {"path": str(model.save(options.output)), "epochs": model.record.rows}
+        folder = model.save(options.output, **given(options, save_names))
+        return {"path": str(folder), "epochs": model.record.rows}
 
     return run, lambda value: f"model: {value['path']}"
 

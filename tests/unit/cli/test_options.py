@@ -48,7 +48,9 @@ def work(
 def parse(*words: str) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
     names = add_options(parser, work, positional=("source",), without=("anything",))
-    assert names == ["source", "count", "share", "name", "wide", "keep", "mode", "size", "tile"]
+    assert names == [
+        "source", "count", "share", "name", "wide", "keep", "mode", "size", "tile", "gis"
+    ]  # fmt: skip
     return given(parser.parse_args(words), names)
 
 
@@ -86,7 +88,13 @@ def test_one_number_may_stand_for_a_pair() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["a", "--size", "x"], ["a", "--size", "3"], ["a", "--count", "many"], ["a", "--gis", "1"], []],
+    [
+        ["a", "--size", "x"],
+        ["a", "--size", "3"],
+        ["a", "--count", "many"],
+        ["a", "--future", "1"],
+        [],
+    ],
 )
 def test_wrong_use_is_status_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
