@@ -156,6 +156,13 @@ class ExportJob:
             "every_chip": self.plan.every_chip,
         }
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether all chips are written, and their classes known, without a look at any."""
+        return self.plan.every_chip and not any(
+            isinstance(scene.labels, RasterLabels) for scene in self.scenes
+        )
+
     def select_task(self) -> SelectTask:
         return SelectTask(**self._shared())
 

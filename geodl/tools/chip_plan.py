@@ -165,6 +165,19 @@ class ChipPlan:
             ]  # fmt: skip
             yield self._block(key, np.concatenate(rows))
 
+    def every(self) -> np.ndarray:
+        """int64 (N, 4), ordered: copy, image and place of all chips, where all are written."""
+        rows = [np.zeros((0, 4), np.int64)]
+        for key, places in self._reached:
+            part = self.parts[key[0]]
+            windows = [part.places.window((i, j)) for i, j in places.tolist()]
+            still = part.allowed(windows, self.turns[0])
+            for number, turn in enumerate(self.turns):
+                kept = places[still & part.allowed(windows, turn)]
+                rows.append(np.column_stack([np.full((len(kept), 2), (number, key[0])), kept]))
+        chips = np.concatenate(rows)
+        return chips[np.lexsort(chips.T[::-1])]
+
     def numbered(self, chips: np.ndarray, first: int) -> tuple[int, Iterator[ChipBlock]]:
         """Blocks of the selected chips, and how many there are.
 
