@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,19 @@ from typing import Any
 from geodl.base.errors import MissingPackageError, OptionError, SourceError
 from geodl.io.cloud import cloud_locations
 from geodl.io.las_file import open_las
+from geodl.io.las_pieces import cut_file
 from geodl.io.locations import Location
 
-# Each run of PDAL holds a whole file in memory.
+# Each run of PDAL holds all its points in memory: some 300 MB for a tile.
 _AT_ONCE = 4
+TILE_POINTS = 2_000_000
+"""Files of more points run in tiles of about as many."""
+# Stages after which a point may lie elsewhere, so that no tile could tell its own ones.
+_MOVING = frozenset(
+    f"filters.{name}"
+    for name in ("reprojection", "transformation", "projpipeline", "icp", "cpd", "teaser",
+                 "georeference", "straighten")
+)  # fmt: skip
 # LAS 1.4 holds what filters add; PDAL builds without LASzip write no LAZ.
 _WRITER = {"type": "writers.las", "minor_version": 4, "extra_dims": "all", "forward": "all"}
 # Point formats without the waveforms that PDAL does not write.
@@ -28,7 +37,10 @@ _PLAIN = {4: 1, 5: 3, 9: 6, 10: 8}
 
 
 def run_pipeline(source: Any, pipeline: Sequence[Any]) -> list[str]:
-    """Run stages over each file, some at once.
+    """Run stages over each file, some at once; over large ones tile by tile.
+
+    A tile sees the points around it, an eighth of its side, and keeps its own. Stages that move
+    points run over whole files.
 
     Parameters
     ----------
@@ -39,7 +51,8 @@ def run_pipeline(source: Any, pipeline: Sequence[Any]) -> list[str]:
 
     Returns
     -------
-    LAS files in a folder that lasts as long as this process, in the order of the sources.
+    LAS files in a folder that lasts as long as this process, in the order of the sources and
+    of the tiles' rows and columns.
 
     Raises
     ------
@@ -55,10 +68,51 @@ def run_pipeline(source: Any, pipeline: Sequence[Any]) -> list[str]:
     files = cloud_locations(source)
     folder = Path(tempfile.mkdtemp(prefix="geodl-pdal-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    targets = [folder / f"{number}_{place.stem}.las" for number, place in enumerate(files)]
-    with ThreadPoolExecutor(min(_AT_ONCE, len(files))) as pool:
-        list(pool.map(partial(_one, run, stages), files, targets))
-    return [str(target) for target in targets]
+    targets: list[Path] = []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        runs = []
+        for number, place in enumerate(files):
+            for name, job in _jobs(place, stages, folder / f"cut_{number}"):
+                targets.append(folder / f"{number}_{place.stem}{name}.las")
+                runs.append(pool.submit(job, run, targets[-1]))
+        for done in runs:
+            done.result()
+    return [str(target) for target in targets if target.exists()]
+
+
+def _jobs(
+    place: Location, stages: Sequence[Mapping[str, Any]], folder: Path
+) -> Iterator[tuple[str, Callable[[Any, Path], None]]]:
+    """What is to be run for a file, and what it is called."""
+    # Checked here first; PDAL would decode whatever a header says.
+    file = open_las(place)
+    own = _PLAIN.get(file.layout.format_id, file.layout.format_id)
+    if file.count <= TILE_POINTS or any(stage["type"] in _MOVING for stage in stages):
+        reader = _reader(place.text)
+        if place.kind != "local":
+            reader = {"type": "readers.copc", "filename": place.text}
+        yield "", partial(_one, place.text, [reader, *stages], own)
+        return
+    for piece in cut_file(file, folder, TILE_POINTS):
+        x0, y0, x1, y1 = piece.core
+        chain: list[Mapping[str, Any]] = [
+            _reader(str(piece.path)),
+            *stages,
+            {"type": "filters.range", "limits": f"X[{x0!r}:{x1!r}],Y[{y0!r}:{y1!r}]"},
+        ]
+        yield f"_{piece.path.stem}", partial(_piece, piece.path, place.text, chain, own)
+
+
+def _reader(path: str) -> dict[str, Any]:
+    # PDAL drops the extra dimensions of files older than LAS 1.4 unless it is told not to.
+    return {"type": "readers.las", "filename": path, "use_eb_vlr": True}
+
+
+def _piece(
+    path: Path, name: str, chain: Sequence[Mapping[str, Any]], own: int, run: Any, target: Path
+) -> None:
+    _one(name, chain, own, run, target, may_be_empty=True)
+    path.unlink()
 
 
 def _stages(pipeline: Any) -> list[dict[str, Any]]:
@@ -93,18 +147,20 @@ def _runner() -> Any:
     )
 
 
-def _one(run: Any, stages: Sequence[Mapping[str, Any]], place: Location, target: Path) -> None:
-    # Checked here first; PDAL would decode whatever a header says.
-    layout = open_las(place).layout
-    reader = {"type": "readers.las", "filename": place.text}
-    if place.kind != "local":
-        reader["type"] = "readers.copc"
-    own = _PLAIN.get(layout.format_id, layout.format_id)
+def _one(
+    name: str,
+    chain: Sequence[Mapping[str, Any]],
+    own: int,
+    run: Any,
+    target: Path,
+    may_be_empty: bool = False,
+) -> None:
+    """Run reader and filters, and write what they give in a point format."""
     writer = {**_WRITER, "dataformat_id": own, "filename": str(target)}
-    text = json.dumps({"pipeline": [reader, *stages, writer]})
+    text = json.dumps({"pipeline": [*chain, writer]})
     problem = run(text)
-    if problem is not None or not target.exists():
-        raise SourceError(f"{place.text}: the PDAL pipeline failed ({problem or 'no output'}).")
+    if problem is not None or not (may_be_empty or target.exists()):
+        raise SourceError(f"{name}: the PDAL pipeline failed ({problem or 'no output'}).")
 
 
 def _by_program(program: str, text: str) -> str | None:

@@ -38,8 +38,9 @@ def open_points(
         ``"auto"``: about a million points; or a number of points. LAZ files are cut between their
         own chunks, usually of 50,000 points, so that a chunk may hold fewer or one of those.
     pipeline
-        Stages of PDAL (dicts or names, without reader and writer) that run over each file first;
-        needs PDAL.
+        Stages of PDAL (dicts or names, without reader and writer) that run over each file first,
+        over one of more than two million points tile by tile, with an eighth of a tile's side
+        around it; needs PDAL. Points then come by tile.
 
     Returns
     -------

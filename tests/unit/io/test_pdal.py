@@ -12,6 +12,7 @@ from pyproj import CRS
 
 import geodl
 from geodl.base.errors import SourceError
+from geodl.io import pdal
 from geodl.testing.cloud import make_cloud
 
 needs_pdal = pytest.mark.skipif(
@@ -45,3 +46,34 @@ def test_what_pdal_refuses_is_told_in_its_words(tmp_path: Path) -> None:
     path = make_cloud(tmp_path / "a.las", points=10)
     with pytest.raises(SourceError, match=r"filters\.nonsense"):
         geodl.open_points(path, pipeline=["filters.nonsense"])
+
+
+@needs_pdal
+@pytest.mark.parametrize("point_format", [1, 7])
+def test_a_large_file_runs_tile_by_tile_with_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point_format: int
+) -> None:
+    path = make_cloud(
+        tmp_path / "a.laz", points=9000, side=160, point_format=point_format, extra=[("own", "f4")]
+    )
+    # The count of neighbours within 5 m: a tile without those around it would count fewer.
+    stages = [
+        {"type": "filters.radialdensity", "radius": 5.0},
+        {"type": "filters.ferry", "dimensions": "RadialDensity=>Density"},
+    ]
+    whole = geodl.open_points(path, pipeline=stages).compute()
+    monkeypatch.setattr(pdal, "TILE_POINTS", 2000)
+    tiled = geodl.open_points(path, pipeline=stages)
+    assert len(tiled.attrs["files"]) >= 4
+    assert tiled.geodl.crs == whole.geodl.crs
+    tiled = tiled.compute()
+    assert set(tiled.data_vars) == set(whole.data_vars)
+    assert tiled.sizes == whole.sizes == {"point": 9000}
+    first, second = (np.lexsort((d.gps_time, d.own, d.z, d.y, d.x)) for d in (whole, tiled))
+    for name in whole.data_vars:
+        np.testing.assert_array_equal(whole[name].values[first], tiled[name].values[second])
+    moved = geodl.open_points(
+        path, pipeline=[{"type": "filters.reprojection", "out_srs": "EPSG:32632"}]
+    )
+    assert "files" not in moved.attrs
+    assert moved.sizes == {"point": 9000}
