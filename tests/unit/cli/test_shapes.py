@@ -60,7 +60,7 @@ def test_polygons_lines_and_buildings_are_written(
     assert "--overwrite" in capsys.readouterr().err
     assert main(["polygons", str(classes), out, "--overwrite"]) == 0
     assert "features: " in capsys.readouterr().out
-    assert main(["polygons", str(classes), str(tmp_path / "shapes.xyz")]) == 2
+    assert main(["polygons", str(classes), str(tmp_path / "shapes.xyz")]) == 1
     lines = str(tmp_path / "lines.parquet")
     assert run(capsys, "lines", str(classes), lines, "--values", "3")["features"] == 1
     assert gpd.read_parquet(lines).length.iloc[0] == pytest.approx(28, abs=2)
