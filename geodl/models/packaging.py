@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from geodl.base.errors import BundleError, OptionError
+from geodl.bundle.onnx_file import SUFFIX as ONNX_SUFFIX
 from geodl.bundle.points import ATTRIBUTES_KEY
 from geodl.bundle.raster_functions import raster_function
 from geodl.bundle.read import Bundle, read_bundle
@@ -78,7 +79,9 @@ def save_model(
         **{f"{PICTURES}/{file}": png for file, png in pictures.items()},
     }
     extra |= dict([function] if function else [])
-    extra |= {f"{name}{end}": content for end, content in model.exported(framework).items()}
+    for end, content in model.exported(framework).items():
+        extra[f"{name}{end}"] = content
+        emd |= _export_key(f"{name}{end}")
     if save_optimizer and model.record.optimizer:
         extra[f"{name}.optimizer.safetensors"] = _optimizer_bytes(model)
     files = _files(model, name, emd, extra)
@@ -86,6 +89,13 @@ def save_model(
     # The EMD stays last: it says what the weights are.
     write_package(folder, {**dlpk, **files})
     return folder
+
+
+def _export_key(file: str) -> dict[str, dict[str, str]]:
+    """The documented key of a definition that names an exported network."""
+    if file.endswith(ONNX_SUFFIX):
+        return {"ONNX": {"INFER": file}}
+    return {"TorchScript": {"GPU": file, "CPU": file}}
 
 
 def write_definition(model: TorchModel, folder: Path, name: str) -> Path:

@@ -41,7 +41,9 @@ CASES: dict[str, dict[str, Any]] = {
     "FasterRCNN": {"backbone": BACKBONE, **REGIONS},
     "RetinaNet": {"backbone": BACKBONE, "scales": [0.5], "ratios": [1.0]},
     "MaskRCNN": {"backbone": BACKBONE, "pointrend": False, **REGIONS},
-    "YOLOv3": {"backbone": BACKBONE, "anchors": [[8 + 4 * i, 9 + 3 * i] for i in range(9)]},
+    "YOLOv3": {
+        "backbone": BACKBONE, "anchors": [[8 + 4 * i, 9 + 3 * i] for i in range(9)], "n_bands": 3,
+    },
     "EfficientDet": {"backbone": "efficientdet_lite0", "anchor_scale": 1.0},
     "DETReg": QUERIES,
     "RTDetrV2": {**QUERIES, "denoising_queries": 0},
@@ -115,8 +117,10 @@ def test_the_definition_names_the_export_and_from_model_still_works(tmp_path: Pa
     model = lively("YOLOv3", tmp_path)
     folder = model.save(tmp_path / "pools", framework="torchscript")
     emd = json.loads((folder / "pools.emd").read_text())
-    content = (folder / "pools.torchscript.pt").read_bytes()
-    assert emd["Geodl"]["sha256"]["pools.torchscript.pt"] == hashlib.sha256(content).hexdigest()
+    script = "pools.torchscript.pt"
+    assert emd["TorchScript"] == {"GPU": script, "CPU": script}
+    content = (folder / script).read_bytes()
+    assert emd["Geodl"]["sha256"][script] == hashlib.sha256(content).hexdigest()
     again = MODELS["YOLOv3"].from_model(folder)
     for key, value in model.net.state_dict().items():
         assert torch.equal(value, again.net.state_dict()[key])

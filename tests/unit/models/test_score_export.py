@@ -93,6 +93,7 @@ def test_the_file_says_what_it_is_to_other_programs(tmp_path: Path) -> None:
     package = random_model(tmp_path / "m", "UnetClassifier", "pixels", BACKBONE, tile_px=SIDE,
                            cell_size=(0.5, 0.5))  # fmt: skip
     saved = MODELS["UnetClassifier"].from_model(package).save(tmp_path / "s", framework="ONNX")
+    assert json.loads((saved / "s.emd").read_text())["ONNX"] == {"INFER": "s.onnx"}
     session = onnxruntime.InferenceSession(
         str(saved / "s.onnx"), providers=["CPUExecutionProvider"]
     )
