@@ -319,3 +319,24 @@ def test_another_number_of_bands_is_refused(write_raster: Any, tmp_path: Path) -
     raster = write_raster(np.ones((5, 64, 64), np.uint8))
     with pytest.raises(ModelDataError, match="has 5 bands"):
         classes_of(raster, band_segmentor(tmp_path / "m.onnx"), tmp_path / "a.tif")
+
+
+@pytest.mark.slow
+def test_exported_instances_keep_their_outlines(bands: Any, tmp_path: Path) -> None:
+    from geodl.models.region_options import REGION_DEFAULTS
+
+    regions = {
+        **REGION_DEFAULTS, "rpn_pre_nms_top_n_test": 20, "rpn_post_nms_top_n_test": 6,
+        "finest_anchor_px": 8.0,
+    }  # fmt: skip
+    package, path = exported(tmp_path, "MaskRCNN", {**BACKBONE, "pointrend": False, **regions})
+    raster, _ = bands
+    options = {"model_arguments": {"threshold": 0.3, "nms_overlap": 0.3}}
+    tables = [
+        detect_objects(raster, m, output_name=tmp_path / f"{n}.parquet", **QUIET, **options)
+        for n, m in (("p", package), ("o", path))
+    ]
+    assert len(tables[0]) == len(tables[1]) > 3
+    np.testing.assert_allclose(tables[0]["Confidence"], tables[1]["Confidence"], atol=1e-2)
+    union = tables[0].geometry.union(tables[1].geometry).area.sum()
+    assert tables[0].geometry.intersection(tables[1].geometry).area.sum() > 0.99 * union
