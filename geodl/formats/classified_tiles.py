@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -54,6 +55,27 @@ class ClassifiedTiles(ChipFormat):
         if not ref.labels:
             return MaskLabels(np.zeros(folder.tile_size[::-1], np.int64))
         return MaskLabels(read_classes(ref.labels[0], ref, folder))
+
+    def classes_of(self, chips: Sequence[ChipRef], path: Path) -> ClassTable:
+        """The values in all label rasters, named by their numbers."""
+        return classes_in((ref.labels[0] for ref in chips if ref.labels), path)
+
+
+def classes_in(labels: Iterable[Path], path: Path) -> ClassTable:
+    """Classes of the values that class rasters hold beside 0.
+
+    Raises
+    ------
+    FormatError
+        There is none, or a raster that is no class raster; names the folder or the file.
+    """
+    values: set[int] = set()
+    for label in labels:
+        values.update(value_counts(read_class_raster(label))[0].tolist())
+    values.discard(0)
+    if not values:
+        raise FormatError(f"The labels of {path} hold nothing but 0; there is nothing to learn.")
+    return ClassTable.from_mapping({value: str(value) for value in sorted(values)})
 
 
 def write_classes(path: Path, values: np.ndarray, classes: ClassTable, grid: GeoGrid) -> None:

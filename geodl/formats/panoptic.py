@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from geodl.formats.base import (
     LabelKind,
 )
 from geodl.formats.chip_format import ChipFormat
-from geodl.formats.classified_tiles import read_classes, write_classes
+from geodl.formats.classified_tiles import classes_in, read_classes, write_classes
 from geodl.formats.images import chip_size
 from geodl.formats.instances import fit_for_folders, instances_of
 from geodl.formats.label_types import PanopticLabels, no_instances
@@ -89,6 +90,10 @@ class Panoptic(ChipFormat):
         values = read_classes(ref.labels[0], ref, folder)
         things = instance_classes(folder)
         return PanopticLabels(values, read_by_class(ref.labels[1:], ref, folder, things))
+
+    def classes_of(self, chips: Sequence[ChipRef], path: Path) -> ClassTable:
+        """The values in all class tiles; folders of objects are then named by these."""
+        return classes_in((ref.labels[0] for ref in chips if ref.labels), path)
 
 
 def instance_classes(folder: ChipFolder) -> ClassTable:

@@ -16,7 +16,7 @@ from geodl.base.errors import DataError, FormatError, NotSupportedError, SourceN
 from geodl.formats import count_labels, open_export
 from geodl.formats.accumulated import counts_of_export
 
-from .conftest import WriteExport
+from .conftest import CLASSES, WriteExport
 
 VOC, TILES, KITTI = "PASCAL_VOC_rectangles", "Classified_Tiles", "KITTI_rectangles"
 
@@ -370,12 +370,24 @@ def test_a_plain_folder_without_images_or_objects_is_refused(tmp_path: Path) -> 
         open_export(tmp_path, VOC)
 
 
-def test_class_tiles_cannot_do_without_their_metadata(write_export: WriteExport) -> None:
-    made = write_export(TILES)
+@pytest.mark.parametrize("mode", [TILES, "Panoptic_Segmentation"])
+def test_plain_class_tiles_have_the_classes_of_their_values(
+    write_export: WriteExport, mode: str
+) -> None:
+    made = write_export(mode)
     for name in ("esri_model_definition.emd", "esri_accumulated_stats.json", "map.txt"):
         (made.path / name).unlink()
-    with pytest.raises(FormatError, match="do not name their classes"):
-        open_export(made.path, TILES)
+    for folder in (made.path / "labels2").glob("*"):
+        value = CLASSES.values[CLASSES.names.index(folder.name)]
+        folder.rename(folder.with_name(str(value)))
+    folder = open_export(made.path, mode)
+    assert (folder.classes.values, folder.classes.names) == ([1, 4], ["1", "4"])
+    assert count_labels(folder) == made.counts.totals()
+    for ref in folder.chips:
+        with rasterio.open(ref.labels[0], "r+") as file:
+            file.write(np.zeros((1, file.height, file.width), file.dtypes[0]))
+    with pytest.raises(FormatError, match="nothing but 0"):
+        open_export(made.path, mode)
 
 
 @pytest.mark.parametrize(
