@@ -1,6 +1,7 @@
-"""Class values: whole numbers of any dtype, and nothing else, in all tools of class rasters."""
+"""Tools of class rasters: whole numbers of any dtype and nothing else, read block by block."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from geodl.functions import (
     polygonize,
     regularize_buildings,
 )
+from geodl.io.raster_file import RasterFile
+from geodl.ops.skeleton import REACH_PER_STEP_PX
+from geodl.tools import confusion_matrix
+from geodl.tools import extract_lines as lines_module
 from geodl.tools.class_values import class_values
 
 
@@ -47,3 +52,33 @@ def test_tools_refuse_other_values_by_the_files_name_and_without_noise(tool, val
         warnings.simplefilter("error")
         with pytest.raises(DataError, match=r"chances\.tif holds values that are no whole"):
             tool(path)
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        partial(polygonize, block_size=32),
+        partial(extract_lines, block_size=32),
+        partial(regularize_buildings, block_size=32),
+        lambda r: compute_confusion_matrix(r, r),
+    ],
+    ids=["polygonize", "extract_lines", "regularize_buildings", "compute_confusion_matrix"],
+)
+def test_no_more_is_read_at_once_than_a_block_and_its_margin(tool, write_raster, monkeypatch):
+    monkeypatch.setattr(confusion_matrix, "_WINDOW_PX", 32)
+    monkeypatch.setattr(lines_module, "_STEPS", 8)
+    values = np.zeros((1, 200, 240), np.uint8)
+    values[0, 90:96] = values[0, 10:40, 100:180] = 1
+    path = write_raster(values)
+    read, sizes = RasterFile.read, []
+
+    def seen(source, window, *more, **options):
+        sizes.append((window.height, window.width))
+        return read(source, window, *more, **options)
+
+    monkeypatch.setattr(RasterFile, "read", seen)
+    tool(path)
+    assert sum(height * width for height, width in sizes) >= values.size
+    # Thinning looks at what its layers can reach.
+    margin = 2 * lines_module._STEPS * REACH_PER_STEP_PX if "extract_lines" in str(tool) else 0
+    assert max(map(max, sizes)) <= 32 + margin < 200
