@@ -84,6 +84,8 @@ class ChipBuilder(ABC):
     """Names of the further keywords of `prepare_data` that this type reads."""
     resizable: ClassVar[bool] = False
     """Whether ``resize_to`` works for it."""
+    stratified: ClassVar[bool] = False
+    """Whether a random split keeps the shares of classes unless the caller says otherwise."""
 
     @abstractmethod
     def target_kind(self, classes: ClassTable) -> TargetKind:
@@ -199,14 +201,15 @@ class ChipBuilder(ABC):
         self, chips: Sequence[SourceChip], classes: ClassTable, name: str, request: DataRequest
     ) -> Split:
         keys, seed, share = [chip.key for chip in chips], request.seed, request.val_split_pct
-        stratify = as_bool(request.options.get("stratify", False), "stratify")
+        usual = self.stratified and name == "random"
+        stratify = as_bool(request.options.get("stratify", usual), "stratify")
         if name == "random" and not stratify:
             return random_split(keys, share, seed)
         if name == "random":
-            present = np.array(
-                [[label_counts(chip).get(v, 0) > 0 for v in classes.values] for chip in chips]
-            )
-            return stratified_split(keys, present.reshape(len(keys), len(classes)), share, seed)
+            present = np.zeros((len(chips), len(classes)), bool)
+            for row, chip in zip(present, chips, strict=True):
+                row[:] = np.isin(classes.values, list(label_counts(chip)))
+            return stratified_split(keys, present, share, seed)
         if stratify:
             raise OptionError("split='block' and stratify=True exclude each other; choose one.")
         split = block_split(keys, chip_positions(chips), share, seed)

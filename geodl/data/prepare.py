@@ -80,9 +80,9 @@ def prepare_data(
     **kwargs
         ``split``: ``"random"`` (default) or ``"block"``: blocks of neighbouring chips validate,
         and chips that overlap them are left out of training. ``stratify``: keep the shares of
-        classes in both sets (default False). ``num_workers``: loader processes (default 0).
-        ``norm_pct``: share of the chips that band statistics are computed from where the export
-        has none (default 0.3; all of fewer than 300 chips).
+        classes in both sets (default False; True for chips of one class each). ``num_workers``:
+        loader processes (default 0). ``norm_pct``: share of the chips that band statistics are
+        computed from where the export has none (default 0.3; all of fewer than 300 chips).
 
         ChangeDetection: ``split="folder"`` takes the sub-folders ``train`` and ``val`` as they
         are. superres: ``downsample_factor`` (default 4). PSETAE: ``n_temporal`` and

@@ -107,15 +107,16 @@ def stratified_split(keys: Sequence[str], present: np.ndarray, share: float, see
     wanted = labels.sum(axis=0) * (count / len(keys))
     left = count
     is_open = np.ones(len(keys), bool)
+    remaining = labels.sum(axis=0)
     valid: list[int] = []
     while is_open.any():
-        remaining = labels[is_open].sum(axis=0)
         rarest = int(np.where(remaining > 0, remaining, np.iinfo(np.int64).max).argmin())
-        members = [i for i in order if is_open[i] and labels[i, rarest]]
+        members = order[is_open[order] & labels[order, rarest]]
         is_open[members] = False
+        remaining = remaining - labels[members].sum(axis=0)
         take = min(left, max(0, round(wanted[rarest])))
         chosen = members[:take]
-        valid += chosen
+        valid += chosen.tolist()
         left -= len(chosen)
         wanted = wanted - labels[chosen].sum(axis=0)
     chosen_set = set(valid)

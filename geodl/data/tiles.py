@@ -33,6 +33,7 @@ class LabeledTiles(ChipBuilder):
     kind: ClassVar[TaskKind] = "tiles"
     keywords = CHIP_KEYWORDS | {"stratify"}
     resizable = True
+    stratified = True
     several: ClassVar[bool] = False
 
     def target_kind(self, classes: ClassTable) -> TargetKind:
@@ -56,6 +57,7 @@ class MultiLabeledTiles(LabeledTiles):
     An item's ``target`` is float32 (K,): 1 for each class that the chip has, else 0.
     """
 
+    stratified = False
     several: ClassVar[bool] = True
 
 

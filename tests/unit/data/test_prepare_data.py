@@ -276,6 +276,19 @@ def test_stratify_keeps_class_shares(make_export, mode):
         assert sorted(labels) == [1, 1, 2, 2]
 
 
+def test_chips_of_one_class_each_are_stratified_unless_told_otherwise(make_export):
+    folder = make_export(mode="Labeled_Tiles", chips=20)
+
+    def validates(**options):
+        data = prepare_data(folder, val_split_pct=0.2, **options)
+        return sorted(int(data.valid_ds[i]["target"]) for i in range(4))
+
+    assert [validates(seed=seed) for seed in range(6)] == [[0, 0, 1, 1]] * 6
+    free = [validates(seed=seed, stratify=False) for seed in range(6)]
+    assert any(found != [0, 0, 1, 1] for found in free)
+    assert len(prepare_data(folder, split="block").valid_ds) == 2
+
+
 def test_stratify_and_block_exclude_each_other(make_export):
     with pytest.raises(OptionError, match="exclude"):
         prepare_data(make_export(), split="block", stratify=True)
