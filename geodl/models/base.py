@@ -51,6 +51,8 @@ class TorchModel(Packaged, Model):
     """Whether batch statistics of few items are poor; those over points are not."""
     fit_keywords: ClassVar[tuple[str, ...]] = ()
     """Further keywords of ``fit``: ``iters_per_epoch``."""
+    keywords: ClassVar[tuple[str, ...]] = ()
+    """What the constructor takes as ``**kwargs``; it refuses others by name."""
     raster_arguments: ClassVar[Mapping[str, Any] | None] = None
     """``model_arguments`` with their defaults of a model that tells one thing from background."""
     gives_lines: ClassVar[bool] = False

@@ -39,4 +39,5 @@ class DFine(QueryDetector):
     """
 
     option_defaults = REAL_TIME_DEFAULTS
+    keywords = tuple(REAL_TIME_DEFAULTS)
     transformer = staticmethod(d_fine)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
 from geodl.core.classes import ClassTable
 from geodl.models.pixel_classifier import PixelClassifier
-from geodl.models.pixel_options import refuse_more, task_options
+from geodl.models.pixel_options import PIXEL_KEYWORDS, refuse_more, task_options
 from geodl.nets.backbones import check_backbone, transformer_names
 from geodl.nets.encoder import STRIDE, encoder_channels, make_encoder
 from geodl.nets.segmenter import DeepLabHead, Segmenter
@@ -51,6 +51,8 @@ class DeepLab(PixelClassifier):
     ModelDataError
         Data of another kind.
     """
+
+    keywords: ClassVar[tuple[str, ...]] = (*PIXEL_KEYWORDS, "keep_dilation")
 
     def __init__(
         self,

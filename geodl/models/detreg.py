@@ -40,6 +40,7 @@ class DETReg(QueryDetector):
     """
 
     option_defaults = DEFORMABLE_DEFAULTS
+    keywords = tuple(DEFORMABLE_DEFAULTS)
     transformer = staticmethod(deformable_detr)
 
     def pretrain(self, epochs: int = 10, lr: float | slice = 2e-4, regions: int = 30) -> None:

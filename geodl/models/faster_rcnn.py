@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 from torch import nn
 
 from geodl.base.options import check_known
 from geodl.core.classes import ClassTable
+from geodl.models.coco_weights import COCO_WEIGHTS, build_over, coco_option
 from geodl.models.contracts import check_data_fits
 from geodl.models.detector import DetectorModel
 from geodl.models.object_sizes import finest_anchor_px
 from geodl.models.region_options import REGION_DEFAULTS, region_options
 from geodl.models.resnet_backbones import ResNetBackbones
-from geodl.nets.backbones import check_backbone, make_backbone
+from geodl.nets.backbones import check_backbone
+from geodl.nets.coco import FASTER_RCNN
 from geodl.nets.regions import RegionNet
 from geodl.tasks.base import Task
 from geodl.tasks.objects import ObjectTask
@@ -44,6 +47,8 @@ class FasterRCNN(ResNetBackbones, DetectorModel):
         (0.5), ``box_detections_per_img`` (100) at most, ``box_fg_iou_thresh`` (0.5),
         ``box_bg_iou_thresh`` (0.5), ``box_batch_size_per_image`` (512),
         ``box_positive_fraction`` (0.25).
+        ``coco_weights`` (False): start from the weights that torchvision's second version of the
+        network has learned from COCO, with deeper heads; for resnet50, which then starts frozen.
 
     Raises
     ------
@@ -55,6 +60,8 @@ class FasterRCNN(ResNetBackbones, DetectorModel):
         Data of another kind.
     """
 
+    keywords: ClassVar[tuple[str, ...]] = tuple(REGION_DEFAULTS)
+
     def __init__(
         self,
         data: Any,
@@ -63,11 +70,13 @@ class FasterRCNN(ResNetBackbones, DetectorModel):
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
-        check_known(kwargs, REGION_DEFAULTS, name)
+        check_known(kwargs, (*REGION_DEFAULTS, COCO_WEIGHTS), name)
         check_data_fits(data, name, self.kind, self.dataset_types)
+        backbone = check_backbone(backbone or "resnet50")
         parameters = {
-            "backbone": check_backbone(backbone or "resnet50"),
+            "backbone": backbone,
             **region_options(kwargs),
+            **coco_option(kwargs, backbone),
             "finest_anchor_px": finest_anchor_px(data),
         }
         self._setup(data, parameters, pretrained_path)
@@ -87,11 +96,14 @@ class FasterRCNN(ResNetBackbones, DetectorModel):
         pretrained: bool,
         batch_size: int | None,
     ) -> tuple[nn.Module, Task, bool]:
-        backbone, loaded = make_backbone(str(parameters["backbone"]), bands, pretrained)
-        net = RegionNet(
-            backbone,
-            len(classes),
-            float(parameters["finest_anchor_px"]),
-            region_options(parameters),
+        make = partial(
+            RegionNet,
+            classes=len(classes),
+            finest_px=float(parameters["finest_anchor_px"]),
+            options=region_options(parameters),
+            deep=bool(parameters.get(COCO_WEIGHTS, False)),
+        )
+        net, loaded = build_over(
+            make, FASTER_RCNN, parameters=parameters, bands=bands, pretrained=pretrained
         )
         return net, ObjectTask(classes), loaded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 from matplotlib.figure import Figure
@@ -16,6 +17,7 @@ from geodl.core.detections import Detections
 from geodl.data.figure import show
 from geodl.infer.instances import AugmentedInstances
 from geodl.models.base import TorchModel
+from geodl.models.coco_weights import COCO_WEIGHTS, build_over, coco_option
 from geodl.models.contracts import check_data_fits
 from geodl.models.detector_export import ExportsDetector
 from geodl.models.drawing import results_figure
@@ -30,7 +32,8 @@ from geodl.models.object_sizes import finest_anchor_px
 from geodl.models.precision_scores import PrecisionScores
 from geodl.models.region_options import REGION_DEFAULTS, region_options
 from geodl.models.resnet_backbones import ResNetBackbones
-from geodl.nets.backbones import check_backbone, make_backbone
+from geodl.nets.backbones import check_backbone
+from geodl.nets.coco import MASK_RCNN
 from geodl.nets.masks import MaskRegionNet, PointMaskNet
 from geodl.tasks.base import Task
 from geodl.tasks.instances import InstanceMeter, InstanceTask
@@ -53,7 +56,8 @@ class MaskRCNN(ResNetBackbones, PrecisionScores, ExportsDetector, TorchModel):
     pointrend
         Refine the masks at points (Kirillov et al. 2020, 1912.08193).
     **kwargs
-        The ``rpn_`` and ``box_`` keywords of :class:`geodl.learn.FasterRCNN`.
+        The ``rpn_`` and ``box_`` keywords of :class:`geodl.learn.FasterRCNN`, and its
+        ``coco_weights``.
 
     Raises
     ------
@@ -67,6 +71,7 @@ class MaskRCNN(ResNetBackbones, PrecisionScores, ExportsDetector, TorchModel):
 
     kind: ClassVar[Literal["instances"]] = "instances"
     dataset_types = ("RCNN_Masks", "COCO_instances")
+    keywords: ClassVar[tuple[str, ...]] = tuple(REGION_DEFAULTS)
 
     _task: InstanceTask
 
@@ -81,12 +86,14 @@ class MaskRCNN(ResNetBackbones, PrecisionScores, ExportsDetector, TorchModel):
     ) -> None:
         name = type(self).__name__
         check_backend("pytorch", args, name)
-        check_known(kwargs, REGION_DEFAULTS, name)
+        check_known(kwargs, (*REGION_DEFAULTS, COCO_WEIGHTS), name)
         check_data_fits(data, name, self.kind, self.dataset_types)
+        backbone = check_backbone(backbone or _DEFAULT_BACKBONE)
         parameters = {
-            "backbone": check_backbone(backbone or _DEFAULT_BACKBONE),
+            "backbone": backbone,
             "pointrend": as_bool(pointrend, "pointrend"),
             **region_options(kwargs),
+            **coco_option(kwargs, backbone),
             "finest_anchor_px": finest_anchor_px(data),
         }
         self._setup(data, parameters, pretrained_path)
@@ -102,13 +109,15 @@ class MaskRCNN(ResNetBackbones, PrecisionScores, ExportsDetector, TorchModel):
         pretrained: bool,
         batch_size: int | None,
     ) -> tuple[nn.Module, Task, bool]:
-        backbone, loaded = make_backbone(str(parameters["backbone"]), bands, pretrained)
-        made = PointMaskNet if parameters.get("pointrend", False) else MaskRegionNet
-        net = made(
-            backbone,
-            len(classes),
-            float(parameters["finest_anchor_px"]),
-            region_options(parameters),
+        make = partial(
+            PointMaskNet if parameters.get("pointrend", False) else MaskRegionNet,
+            classes=len(classes),
+            finest_px=float(parameters["finest_anchor_px"]),
+            options=region_options(parameters),
+            deep=bool(parameters.get(COCO_WEIGHTS, False)),
+        )
+        net, loaded = build_over(
+            make, MASK_RCNN, parameters=parameters, bands=bands, pretrained=pretrained
         )
         return net, InstanceTask(classes), loaded
 

@@ -64,6 +64,7 @@ class MMDetection3D(PrecisionScores, TorchModel):
 
     kind: ClassVar[Literal["boxes3d"]] = "boxes3d"
     dataset_types = ("PointCloudOD",)
+    keywords: ClassVar[tuple[str, ...]] = ("voxel_parms",)
     norm_counts_items = False
     supported_models: ClassVar[list[str]] = list(_NAMES)
 

@@ -65,6 +65,7 @@ class MultiTaskRoadExtractor(ExportsScores, PixelScores, TorchModel):
 
     kind: ClassVar[Literal["pixels"]] = "pixels"
     dataset_types = ("Classified_Tiles",)
+    keywords: ClassVar[tuple[str, ...]] = ("mtl_model", *_TASK)
     gives_lines: ClassVar[bool] = True
     raster_arguments: ClassVar[Mapping[str, Any]] = {
         "threshold": 0.5,

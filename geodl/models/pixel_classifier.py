@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from geodl.base.options import as_bool
 from geodl.models.base import TorchModel
-from geodl.models.pixel_options import ignored_classes, loss_parameters
+from geodl.models.pixel_options import PIXEL_KEYWORDS, ignored_classes, loss_parameters
 from geodl.models.pixel_scores import PixelScores
 from geodl.models.score_export import ExportsScores
 from geodl.nets.backbones import backbone_names, check_backbone, timm_names
@@ -19,6 +19,7 @@ class PixelClassifier(ExportsScores, PixelScores, TorchModel):
 
     kind: ClassVar[Literal["pixels"]] = "pixels"
     dataset_types = ("Classified_Tiles",)
+    keywords: ClassVar[tuple[str, ...]] = PIXEL_KEYWORDS
 
     def _setup_classifier(
         self,

@@ -12,6 +12,9 @@ from geodl.tasks.pixels import PixelTask
 
 # The caller says class_balancing; the weights are then measured on the data.
 _DERIVED = "class_weights"
+PIXEL_KEYWORDS = (
+    "class_balancing", *(name for name in PixelTask.option_defaults if name != _DERIVED)
+)  # fmt: skip
 
 
 def loss_parameters(
@@ -32,8 +35,8 @@ def loss_parameters(
     UnknownOptionError
         Another keyword.
     """
-    options = [name for name in PixelTask.option_defaults if name != _DERIVED]
-    check_known(given, ["class_balancing", *options, *own], model_name)
+    check_known(given, [*PIXEL_KEYWORDS, *own], model_name)
+    options = PIXEL_KEYWORDS[1:]
     parameters = {name: given[name] for name in options if name in given}
     if as_bool(given.get("class_balancing", False), "class_balancing"):
         parameters[_DERIVED] = balancing_weights(data, given.get("ignore_classes") or ())

@@ -28,6 +28,7 @@ class PointClassifier(TorchModel):
 
     kind: ClassVar[Literal["points"]] = "points"
     dataset_types = ("PointCloud",)
+    keywords: ClassVar[tuple[str, ...]] = ("focal_loss", "class_weights", "encoder_params")
     norm_counts_items = False
     fit_keywords = ("iters_per_epoch",)
 

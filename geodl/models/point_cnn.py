@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -58,6 +58,8 @@ class PointCNN(PointClassifier):
     ModelDataError
         Data of another kind.
     """
+
+    keywords: ClassVar[tuple[str, ...]] = (*PointClassifier.keywords, "dropout", "sample_point_num")
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from geodl.base.errors import OptionError
 from geodl.base.options import as_bool
 from geodl.core.classes import ClassTable
 from geodl.models.pixel_classifier import PixelClassifier
-from geodl.models.pixel_options import pooling_sizes, refuse_more, task_options
+from geodl.models.pixel_options import PIXEL_KEYWORDS, pooling_sizes, refuse_more, task_options
 from geodl.nets.backbones import check_backbone
 from geodl.nets.encoder import STRIDE, encoder_channels, make_encoder
 from geodl.nets.segmenter import PyramidHead, PyramidUnetHead, Segmenter
@@ -65,6 +65,8 @@ class PSPNetClassifier(PixelClassifier):
     ModelDataError
         Data of another kind.
     """
+
+    keywords: ClassVar[tuple[str, ...]] = (*PIXEL_KEYWORDS, "keep_dilation", "pretrained")
 
     def __init__(
         self,

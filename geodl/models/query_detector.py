@@ -47,6 +47,7 @@ class QueryDetector(ResNetBackbones, DetectorModel):
     variable_tile = False
 
     option_defaults: ClassVar[Mapping[str, int]]
+    keywords: ClassVar[tuple[str, ...]]
     transformer: ClassVar[MakesTransformer]
 
     def __init__(

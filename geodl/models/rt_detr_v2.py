@@ -39,4 +39,5 @@ class RTDetrV2(QueryDetector):
     """
 
     option_defaults = REAL_TIME_DEFAULTS
+    keywords = tuple(REAL_TIME_DEFAULTS)
     transformer = staticmethod(rt_detr)

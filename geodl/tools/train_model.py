@@ -53,7 +53,9 @@ MODEL_TYPES: Mapping[str, str] = {
 _BACKBONES = {"MOBILENET_V2": "mobilenetv2_100", "DARKNET53": "timm:darknet53"}
 _EPOCHS = 20
 _CONTEXT = ("processorType", "parallelProcessingFactor")
-# Keywords of prepare_data that model_arguments may hold; the others are arguments of their own.
+# Keywords of fit and of prepare_data that model_arguments may hold; the others are arguments of
+# their own.
+_FIT = ("monitor", "one_cycle", "tensorboard")
 _DATA = ("chip_size", "class_mapping", "resize_to", "transforms", "seed", "dataset_type")
 
 
@@ -88,8 +90,9 @@ def train_model(
         ``"SSD"``, ``"UNET"``, ``"FEATURE_CLASSIFIER"``, ... or the name of a class of
         ``geodl.learn``.
     model_arguments
-        Arguments of the model's class, and of ``prepare_data``: ``chip_size``, ``class_mapping``,
-        ``resize_to``, ``dataset_type``, ``seed``, ... Values may be texts.
+        Arguments of the model's class, of ``prepare_data`` (``chip_size``, ``class_mapping``,
+        ``resize_to``, ``dataset_type``, ``seed``, ...) and of ``fit`` (``monitor``, ``one_cycle``,
+        ``tensorboard``). Values may be texts.
     batch_size
         Chips in a batch.
     max_epochs
@@ -164,7 +167,7 @@ def train_model(
             model = call.model(size, share, pretrained)
             if not frozen:
                 model.unfreeze()
-            model.fit(**options)
+            model.fit(**options, **call.fit_options())
         finally:
             torch.set_num_threads(before)
         if gis is not None and isinstance(target, str):
@@ -186,12 +189,18 @@ class _Call:
     def check_arguments(self) -> None:
         """Refuse names that neither the class nor prepare_data takes."""
         own = [n for n in inspect.signature(self.model_class).parameters if n not in _NOT_OWN]
-        known = [*own, *_DATA, *_keywords_of_data(), *_documented_keywords(self.model_class)]
+        known = [
+            *own,
+            *_DATA,
+            *_FIT,
+            *_keywords_of_data(),
+            *getattr(self.model_class, "keywords", ()),
+        ]
         check_known(self.arguments, known, f"model_arguments of {self.model_class.__name__}")
 
     def model(self, batch_size: int, share: float, pretrained: str | None) -> Any:
-        names = (*_DATA, *_keywords_of_data())
-        data_options = {k: v for k, v in self.arguments.items() if k in names}
+        names = (*_DATA, *_keywords_of_data(), *_FIT)
+        data_options = {k: v for k, v in self.arguments.items() if k in names and k not in _FIT}
         options = {k: v for k, v in self.arguments.items() if k not in names}
         data = prepare_data(
             self.folders, batch_size=batch_size, val_split_pct=share, **data_options
@@ -200,6 +209,10 @@ class _Call:
             options["pretrained_path"] = pretrained
         return self.model_class(data, **options)
 
+    def fit_options(self) -> dict[str, Any]:
+        """Of the arguments those of training itself."""
+        return {k: v for k, v in self.arguments.items() if k in _FIT}
+
 
 _NOT_OWN = ("data", "args", "kwargs", "pretrained_path")
 
@@ -207,15 +220,6 @@ _NOT_OWN = ("data", "args", "kwargs", "pretrained_path")
 def _keywords_of_data() -> set[str]:
     """Further keywords of prepare_data, of whatever dataset type."""
     return {name for builder in DATASETS.values() for name in getattr(builder, "keywords", ())}
-
-
-def _documented_keywords(model_class: Any) -> list[str]:
-    """Keywords of a class that takes some beyond its signature; it refuses the others itself."""
-    from geodl.tasks.pixels import PixelTask
-
-    if getattr(model_class, "kind", None) != "pixels":
-        return []
-    return ["class_balancing", *PixelTask.option_defaults]
 
 
 def _model_class(model_type: str) -> Any:

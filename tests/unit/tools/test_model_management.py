@@ -17,9 +17,10 @@ from geodl.base.errors import (
     SourceNotFoundError,
     UnknownOptionError,
 )
+from geodl.base.models import MODELS
 from geodl.learn import Model, classify_objects, list_models, train_model
 from geodl.testing.datasets import label_folder
-from geodl.tools.train_model import _backbone
+from geodl.tools.train_model import MODEL_TYPES, _backbone, _Call, _model_class
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 PACKAGE = GOLDEN / "schema1_labels.dlpk"
@@ -168,6 +169,32 @@ def test_what_is_not_offered_is_refused_by_name(chips, tmp_path):
     assert _backbone("MOBILENET_V2") == "mobilenetv2_100"
     with pytest.raises(OptionError, match="batch_size"):
         train(chips, "FEATURE_CLASSIFIER", batch_size=1)
+
+
+KEYWORDS = {
+    "FASTERRCNN": "rpn_nms_thresh", "MASKRCNN": "box_score_thresh", "CONNECTNET": "mtl_model",
+    "MULTITASK_ROADEXTRACTOR": "gaussian_thresh", "PSPNET": "keep_dilation",
+    "DeepLabV3": "keep_dilation", "UNET": "class_balancing", "SSD": "grids", "RETINANET": "scales",
+    "CHANGEDETECTOR": "attention_type", "HED_EDGEDETECTOR": "backbone", "DETReg": "num_queries",
+    "RTDetrV2": "denoising_queries", "MMDetection3D": "voxel_parms", "PointCNN": "dropout",
+    "RandLANet": "encoder_params", "FEATURE_CLASSIFIER": "mixup", "YOLOV3": "monitor",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KEYWORDS)
+def test_documented_arguments_of_every_class_are_taken(kind):
+    call = _Call(_model_class(kind), {KEYWORDS[kind]: 1}, ())
+    call.check_arguments()
+    with pytest.raises(UnknownOptionError, match="no option 'mxup'"):
+        _Call(_model_class(kind), {"mxup": 1}, ()).check_arguments()
+
+
+def test_every_model_type_that_there_is_is_offered():
+    there = {kind: name for kind, name in MODEL_TYPES.items() if name in MODELS}
+    assert len(there) >= 14
+    for kind, name in there.items():
+        assert _model_class(kind).__name__ == name
+        assert _model_class(name.upper()).__name__ == name
 
 
 def test_saving_may_publish(chips, catalog, tmp_path, monkeypatch):
