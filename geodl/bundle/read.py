@@ -77,8 +77,8 @@ class Bundle:
 
     @property
     def foreign(self) -> bool:
-        """True for a package that geodl did not make."""
-        return self.weights_name is None
+        """True for a package that geodl did not make; its ONNX network can be run all the same."""
+        return self.weights_name is None or self.contract.model_name not in MODELS
 
     @property
     def payload(self) -> str | None:
@@ -102,14 +102,14 @@ class Bundle:
             )
 
     def require_own(self) -> None:
-        """Refuse a package that geodl did not make.
+        """Refuse a package that geodl cannot run.
 
         Raises
         ------
         BundleError
             Says what can be done.
         """
-        if self.foreign:
+        if self.weights_name is None:
             raise BundleError(
                 f"{self.where} was not made by geodl; its definition can be read, but its weights "
                 "belong to another program's network. Train "
@@ -254,7 +254,7 @@ def read_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
         sha256=identity(reader.emd, sha),
         _files=files,
     )
-    if verify and not bundle.foreign:
+    if verify and bundle.weights_name is not None:
         bundle.verify()
     return bundle
 

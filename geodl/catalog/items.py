@@ -49,7 +49,11 @@ _POINTS = {
     ".laz": "application/vnd.laszip",
 }
 _TABLES = {".csv": "text/csv"}
-_MODELS = {".dlpk": "application/zip", ".emd": "application/json"}
+_MODELS = {
+    ".dlpk": "application/zip",
+    ".emd": "application/json",
+    ".onnx": "application/octet-stream",
+}
 _OTHERS = {
     ".html": "text/html", ".md": "text/markdown", ".png": "image/png", ".json": "application/json",
     ".safetensors": "application/octet-stream", ".py": "text/x-python",
@@ -210,6 +214,10 @@ def _model(path: Path) -> Described:
     bundle.require_own()
     if path.suffix.lower() == ".dlpk":
         files = {path.name: path}
+    elif path.suffix.lower() == ".onnx":
+        # Its weights may lie in further files.
+        beside = bundle.emd["Geodl"]["sha256"]
+        files = {name: path.parent / name for name in (path.name, *beside)}
     else:
         folder = path if path.is_dir() else path.parent
         inside = sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())

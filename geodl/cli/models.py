@@ -49,7 +49,7 @@ def add_export(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
         from geodl.bundle.read import read_bundle
 
         bundle = read_bundle(options.path)
-        bundle.require_own()
+        bundle.require_weights()
         model = MODELS[bundle.contract.model_name].from_model(options.path)
         folder = Path(model.save(options.output, framework=options.framework))
         suffix = ".onnx" if options.framework == "ONNX" else ".torchscript.pt"

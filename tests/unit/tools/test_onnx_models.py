@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import geodl
 from geodl.base.errors import BundleError, ModelDataError, OptionError, UnknownOptionError
 from geodl.base.models import MODELS
 from geodl.learn import (
@@ -198,8 +199,17 @@ def test_a_definition_beside_the_network_decides(bands: Any, tmp_path: Path, pac
     expected = np.array([0, 5, 8])[pixels[[2, 0, 1]].argmax(axis=0)]
     np.testing.assert_array_equal(found[0], expected)
     info = Model(model).query_info()
-    assert not info["foreign"]
+    assert info["foreign"]
     assert [entry["Name"] for entry in info["classes"]] == ["five", "eight"]
+
+
+def test_a_catalog_holds_networks_too(bands: Any, tmp_path: Path) -> None:
+    raster, pixels = bands
+    catalog = geodl.Catalog(tmp_path / "catalog")
+    item = catalog.add(band_segmentor(tmp_path / "land.onnx"))
+    found = classes_of(raster, catalog.get(item.id), tmp_path / "a.tif")
+    np.testing.assert_array_equal(found[0], pixels.argmax(axis=0))
+    catalog.validate()
 
 
 # ---- geodl's own exports
