@@ -6,7 +6,9 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ from geodl.io.point_cells import (
 MEMORY_POINTS = 4_000_000
 """Clouds of more points are sorted on disk: some 300 MB."""
 CELLS_PER_TILE = 4
+# Each thread holds a part in memory.
+_THREADS = 4
 
 
 class KeptFolder:
@@ -129,14 +133,33 @@ def sorted_points(
                 f"{place} holds another cloud, or this one in other tiles; name a new folder."
             )
         write_json(header, facts)
-        stems = []
-        for stem, make in parts:
-            stems.append(stem)
-            if not (place / f"{stem}.cells.npy").exists():
-                save_part(place, stem, make())
-        return SortedCloud.gather(place, stems, cell), held
+        return SortedCloud.gather(place, _sorted_on_disk(place, parts), cell), held
     except OSError as error:
         raise OutputError(f"{place} cannot be written: {error}") from error
+
+
+def _sorted_on_disk(
+    place: Path, parts: Iterator[tuple[str, Callable[[], SortedPart]]]
+) -> list[str]:
+    """Sort what is not there yet, some parts at once; the names of all."""
+    # Decoding and sorting leave Python's lock alone.
+    stems = []
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="geodl-sort") as pool:
+        waiting: deque[Future[None]] = deque()
+        for stem, make in parts:
+            stems.append(stem)
+            if (place / f"{stem}.cells.npy").exists():
+                continue
+            waiting.append(pool.submit(_save, place, stem, make))
+            if len(waiting) > _THREADS:
+                waiting.popleft().result()
+        for last in waiting:
+            last.result()
+    return stems
+
+
+def _save(place: Path, stem: str, make: Callable[[], SortedPart]) -> None:
+    save_part(place, stem, make())
 
 
 def _names(dataset: xr.Dataset, dims: Sequence[str] | None) -> list[str]:

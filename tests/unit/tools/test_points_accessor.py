@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,31 @@ def test_a_sorted_folder_is_kept_for_its_own_cloud(points: Any, path: Path, tmp_
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         points.geodl.tiles(30, folder=tmp_path / "file" / "sorted")
+
+
+def test_sorting_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = geodl.open_points(make_cloud(tmp_path / "a.las", points=4000), chunks=500)
+    folder = tmp_path / "sorted"
+    saved = point_tiles.save_part
+    threads = set()
+
+    def failing(place: Path, stem: str, part: Any) -> None:
+        threads.add(threading.current_thread().name)
+        if len(list(place.glob("*.cells.npy"))) >= 2:
+            raise OSError("the disk is full")
+        saved(place, stem, part)
+
+    monkeypatch.setattr(point_tiles, "save_part", failing)
+    with pytest.raises(OutputError, match="disk is full"):
+        points.geodl.tiles(20, folder=folder)
+    assert all(name.startswith("geodl-sort") for name in threads)
+    done = {f: f.stat().st_mtime_ns for f in folder.glob("*.cells.npy")}
+    assert len(done) >= 2
+    monkeypatch.undo()
+    tiles = points.geodl.tiles(20, folder=folder)
+    assert {f: f.stat().st_mtime_ns for f in done} == done
+    read = np.sort(np.concatenate([tile.index[tile.inside] for tile in tiles]))
+    np.testing.assert_array_equal(read, np.arange(points.sizes["point"]))
 
 
 def test_sizes_that_make_no_tile_are_refused(points: Any) -> None:
