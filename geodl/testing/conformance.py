@@ -9,18 +9,26 @@ them with its class:
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
 import pickle
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
+from geodl.base.errors import BundleError
+from geodl.bundle.read import read_bundle
 from geodl.data.prepare import prepare_data
 from geodl.testing.chips import make_chips
 from geodl.testing.datasets import change_folder, label_folder
+from geodl.testing.elsewhere import OtherProcess, model_answers
 
 BAND_COUNTS = (1, 4, 13)
 _EPOCHS = 4
@@ -85,7 +93,7 @@ class ModelCase:
         return self.model_class(data, **self.arguments)
 
 
-def check_model(case: ModelCase, folder: Path) -> None:
+def check_model(case: ModelCase, folder: Path, other: OtherProcess | None = None) -> None:
     """All rules for one model class; trains it once, on chips of 3 bands.
 
     Parameters
@@ -94,22 +102,29 @@ def check_model(case: ModelCase, folder: Path) -> None:
         The model.
     folder
         Empty; chips and packages go there.
+    other
+        A process that opens the package too; None starts one.
     """
+    if other is None:
+        with OtherProcess() as other:
+            return check_model(case, folder, other)
     if case.model_class.kind in ("points", "boxes3d"):
         from geodl.testing.point_conformance import check_point_model
 
-        check_point_model(case, folder)
-        return
+        return check_point_model(case, folder, other)
     data = case.data(case.chips(folder), folder / "work")
     model = case.model(data)
     check_face(model)
     check_fit(case, model, data)
     check_package(case, model, folder / "saved")
+    moved = check_travel(case, model, [_own_batch(case, model)], folder, other)
+    check_continuing(case, model, data, moved)
     check_pickle(case, model)
     check_seed(case, data)
     for bands in BAND_COUNTS:
         check_bands(case, model, case.images * bands, case.chip_px)
     check_bands(case, model, case.images * 3, case.chip_px + 13)
+    return None
 
 
 def check_face(model: Any) -> None:
@@ -147,6 +162,86 @@ def check_package(case: ModelCase, model: Any, folder: Path) -> None:
         # A package has no memory layout, and another layout adds up in another order.
         same(expected, answers(opened.net, x), where, tolerance=1e-4)
         assert opened.contract == model.contract, f"{case.name}: {place} has another contract"
+
+
+def _own_batch(case: ModelCase, model: Any) -> Tensor:
+    return sample_batch(model, case.images * 3, case.chip_px)
+
+
+def check_travel(
+    case: ModelCase, model: Any, inputs: Sequence[Tensor], folder: Path, other: OtherProcess
+) -> Path:
+    """A package that was moved predicts the same in another process, without data.
+
+    Parameters
+    ----------
+    inputs
+        Of :func:`~geodl.testing.elsewhere.model_answers`.
+    folder
+        Holds the package as ``saved``.
+
+    Returns
+    -------
+    Where the package lies now.
+    """
+    moved = folder / "another place" / "model"
+    moved.parent.mkdir()
+    shutil.move(folder / "saved", moved)
+    # A package has no memory layout, and another layout adds up in another order.
+    plain = copy.copy(model)
+    plain._net = copy.deepcopy(model.net).to(memory_format=torch.contiguous_format)
+    expected = model_answers(plain, inputs)
+    found = other.answers(case.model_class, moved, inputs, folder)
+    same(expected, found, f"{case.name} in another process", tolerance=1e-6)
+    return moved
+
+
+def check_continuing(case: ModelCase, model: Any, data: Any, package: Path) -> None:
+    """Training goes on from a package: by ``from_model``, ``load`` and ``pretrained_path``."""
+    saved = read_bundle(package).trained_weights()
+    again = case.model_class.from_model(package, data)
+    _same_weights(again, saved, f"{case.name}.from_model with data")
+    again.unfreeze()
+    again.fit(1, case.rate)
+    assert len(again.record.rows) == 1, f"{case.name} does not train on from a package"
+    changed = [k for k, v in again.net.state_dict().items() if not torch.equal(v.cpu(), saved[k])]
+    assert changed, f"{case.name}: training on from a package changed no weight"
+    again.load(package)
+    _same_weights(again, saved, f"{case.name}.load")
+    started = case.model_class(data, pretrained_path=package, **case.arguments)
+    _same_weights(started, saved, f"{case.name} with pretrained_path")
+    lost = _without_one(package, package.parent / "incomplete", saved)
+    refused = ""
+    try:
+        again.load(lost)
+    except BundleError as error:
+        refused = str(error)
+    assert "lack" in refused, f"{case.name}.load does not say that weights are missing: {refused}"
+    again.load(lost, strict=False)
+    _same_weights(again, saved, f"{case.name}.load(strict=False)")
+
+
+def _without_one(package: Path, folder: Path, saved: Mapping[str, Tensor]) -> Path:
+    """A copy of a package without its last tensor of weights."""
+    bundle = read_bundle(package)
+    shutil.copytree(package, folder, ignore=shutil.ignore_patterns("*.dlpk", "*.safetensors"))
+    last = max(i for i, value in enumerate(saved.values()) if value.ndim > 0)
+    kept = {name: value for i, (name, value) in enumerate(saved.items()) if i != last}
+    content = safetensors.torch.save(kept)
+    name = str(bundle.weights_name)
+    (folder / name).write_bytes(content)
+    emd = dict(bundle.emd)
+    sha = {name: hashlib.sha256(content).hexdigest()}
+    emd["Geodl"] = {**emd["Geodl"], "weights_sha256": sha}
+    next(folder.glob("*.emd")).write_text(json.dumps(emd), encoding="utf-8")
+    return folder
+
+
+def _same_weights(model: Any, saved: Mapping[str, Tensor], where: str) -> None:
+    own = model.net.state_dict()
+    assert set(own) == set(saved), f"{where}: other weights than those that were saved"
+    for name, value in own.items():
+        assert torch.equal(value.cpu(), saved[name]), f"{where}: {name} differs from what was saved"
 
 
 def check_pickle(case: ModelCase, model: Any) -> None:

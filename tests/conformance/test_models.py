@@ -7,15 +7,18 @@ import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import geodl
 from geodl.base.models import MODELS
 from geodl.testing.conformance import ModelCase, check_model, same, sample_targets, tensors
+from geodl.testing.elsewhere import OtherProcess
 
 FEW_REGIONS = {
     "rpn_pre_nms_top_n_train": 128, "rpn_post_nms_top_n_train": 64,
@@ -69,14 +72,23 @@ _CHECKER = _ROOT.parent / "shared" / "spec" / "check_api.py"
 _PUBLIC = sorted(name for name in MODELS if not name.startswith("Tiny"))
 
 
+@pytest.fixture(scope="module")
+def other_process() -> Iterator[OtherProcess]:
+    with OtherProcess() as process:
+        yield process
+
+
 @pytest.mark.filterwarnings("ignore::geodl.base.errors.OfflineWarning")
 @pytest.mark.parametrize("name", _PUBLIC)
-def test_model_conforms_within_its_time(name: str, tmp_path: Path) -> None:
+def test_model_conforms_within_its_time(
+    name: str, tmp_path: Path, other_process: OtherProcess
+) -> None:
     if name in EXCEPTIONS:
         pytest.skip(EXCEPTIONS[name])
     started = time.process_time()
     rate = {"rate": RATES[name]} if name in RATES else {}
-    check_model(ModelCase(model_class=MODELS[name], arguments=TINY.get(name, {}), **rate), tmp_path)
+    case = ModelCase(model_class=MODELS[name], arguments=TINY.get(name, {}), **rate)
+    check_model(case, tmp_path, other_process)
     spent = time.process_time() - started
     assert spent < LIMIT_CPU_S, f"{name} took {spent:.1f} s of CPU; give it smaller arguments"
 
@@ -138,3 +150,18 @@ def test_sample_targets_hold_every_class(kind: str) -> None:
         assert set(batch["target"].unique().tolist()) == {0, 1, 2}
     else:
         assert all(set(item["labels"].tolist()) == {1, 2} for item in batch["target"])
+
+
+def test_predictions_of_any_form_become_arrays() -> None:
+    from geodl.core.detections import Detections
+    from geodl.testing.elsewhere import numbers
+
+    boxes = Detections(np.ones((1, 4)), np.zeros(1, np.float32), np.ones(1, np.int64))
+    found = list(numbers([boxes, {"mask": torch.ones(2, 2)}, ("a name", 3, np.float32(2))]))
+    assert [part.shape for part in found] == [(1, 4), (1,), (1,), (2, 2), (), ()]
+
+
+@pytest.mark.slow
+def test_a_package_that_does_not_open_elsewhere_is_found_out(tmp_path: Path) -> None:
+    with OtherProcess() as process, pytest.raises(AssertionError, match="cannot open"):
+        process.answers(MODELS["UnetClassifier"], tmp_path / "none", [torch.zeros(1)], tmp_path)
