@@ -60,6 +60,8 @@ def network_bytes(model: LoadedModel, tile_px: int, batch: int) -> int:
             counted = peak_tensor_bytes(
                 lambda: model.task.detect(model.net, x, threshold=1.0, nms_overlap=0.5)
             )
+        elif hasattr(model.task, "describe"):
+            counted = peak_tensor_bytes(lambda: model.task.describe(model.net, x))
         else:
             counted = peak_tensor_bytes(lambda: model.task.scores(model.net, x))
     return int((counted + x.nbytes) * batch * _WORKSPACE)

@@ -21,8 +21,9 @@ from geodl.base.errors import (
     OutputExistsError,
     UnknownOptionError,
 )
+from geodl.base.models import MODELS
 from geodl.bundle import load_model, resolve_model
-from geodl.core.contract import ChipCut
+from geodl.core.contract import ChipCut, Normalization
 from geodl.core.grid import Window
 from geodl.formats import open_export
 from geodl.infer.chips import ChipPlan, reduction
@@ -216,6 +217,47 @@ def test_several_classes_are_texts_with_commas(raster, features, tmp_path):
     assert strict["k"].iloc[0] == ""
     read = geopandas.read_file(found.attrs["path"])
     assert read["k"].fillna("").tolist() == found["k"].fillna("").tolist()
+
+
+class Captions:
+    """A model that says something of a chip in words of its own: what its brightest band is."""
+
+    @classmethod
+    def build(cls, *, bands, **_):
+        return torch.nn.Conv2d(bands, 1, 1), CaptionTask(), False
+
+
+class CaptionTask:
+    def describe(self, net, x):
+        means = x.mean(dim=(2, 3))
+        return [(f"mostly band {int(row.argmax()) + 1}", 0.25) for row in means]
+
+
+def test_models_that_describe_chips_take_the_same_path(raster, features, tmp_path):
+    MODELS.register("Captions", f"{__name__}:Captions")
+    plain = {"minimum": (0.0,) * 3, "maximum": (1.0,) * 3}
+    package = random_model(
+        tmp_path / "m", "Captions", "tiles", {}, tile_px=24, variable_tile=False,
+        chip=ChipCut(size_yx=(24, 24)),
+        normalization=Normalization(scaled_mean=(0.0,) * 3, scaled_std=(1.0,) * 3, **plain),
+    )  # fmt: skip
+    found = run(
+        raster, package, features.iloc[10:30], tmp_path / "a.parquet", class_label_field="c"
+    )
+    with rasterio.open(raster) as file:
+        data = file.read()
+    source = open_source(str(raster))
+    plan = ChipPlan.make(
+        features.geometry.to_numpy()[10:30], source.grid, ChipCut(size_yx=(24, 24))
+    )
+    checked = 0
+    for (row, col, height, width), text in zip(plan.windows.tolist(), found["c"], strict=True):
+        chip = data[:, max(0, row) : row + height, max(0, col) : col + width]
+        if text is not None and chip.size == 3 * 24 * 24:
+            assert text == f"mostly band {chip.sum((1, 2)).argmax() + 1}"
+            checked += 1
+    assert checked > 8
+    assert set(found["Confidence"].dropna()) == {25.0}
 
 
 def test_a_cluster_gives_the_same(raster, features, tmp_path):
