@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from geodl.base.options import check_known
 from geodl.core.classes import ClassTable
+from geodl.models.coco_weights import COCO_WEIGHTS, build_over, coco_option
 from geodl.models.contracts import check_data_fits
 from geodl.models.detector import DetectorModel
 from geodl.models.model import check_backend
 from geodl.models.object_sizes import finest_anchor_px
 from geodl.models.resnet_backbones import ResNetBackbones
 from geodl.nets.anchors import positive_numbers
-from geodl.nets.backbones import check_backbone, make_backbone
+from geodl.nets.backbones import check_backbone
+from geodl.nets.coco import RETINA_NET
 from geodl.nets.regions import RATIOS
 from geodl.nets.retina import CELLS_PER_SCALE, RETINA_STRIDES, RetinaPyramidNet
 from geodl.tasks.base import Task
@@ -43,6 +46,9 @@ class RetinaNet(ResNetBackbones, DetectorModel):
         One of ``supported_backbones``; None is resnet50.
     pretrained_path
         A saved model to start from.
+    **kwargs
+        ``coco_weights`` (False): start from the weights that torchvision's second version of the
+        network has learned from COCO; for resnet50, which then starts frozen.
 
     Raises
     ------
@@ -66,10 +72,13 @@ class RetinaNet(ResNetBackbones, DetectorModel):
     ) -> None:
         name = type(self).__name__
         check_backend("pytorch", args, name)
-        check_known(kwargs, ("scales", "ratios", "backbone", "pretrained_path"), name)
+        known = ("scales", "ratios", "backbone", "pretrained_path", COCO_WEIGHTS)
+        check_known(kwargs, known, name)
         check_data_fits(data, name, self.kind, self.dataset_types)
+        backbone = check_backbone(backbone or _DEFAULT_BACKBONE)
         parameters = {
-            "backbone": check_backbone(backbone or _DEFAULT_BACKBONE),
+            "backbone": backbone,
+            **coco_option(kwargs, backbone),
             "scales": _fitting_scales(data)
             if scales is None
             else positive_numbers(scales, "scales"),
@@ -88,12 +97,15 @@ class RetinaNet(ResNetBackbones, DetectorModel):
         pretrained: bool,
         batch_size: int | None,
     ) -> tuple[nn.Module, Task, bool]:
-        backbone, loaded = make_backbone(str(parameters["backbone"]), bands, pretrained)
-        net = RetinaPyramidNet(
-            backbone,
-            len(classes),
-            positive_numbers(parameters["scales"], "scales"),
-            positive_numbers(parameters["ratios"], "ratios"),
+        make = partial(
+            RetinaPyramidNet,
+            classes=len(classes),
+            scales=positive_numbers(parameters["scales"], "scales"),
+            ratios=positive_numbers(parameters["ratios"], "ratios"),
+            plain=bool(parameters.get(COCO_WEIGHTS, False)),
+        )
+        net, loaded = build_over(
+            make, RETINA_NET, parameters=parameters, bands=bands, pretrained=pretrained
         )
         return net, ObjectTask(classes), loaded
 

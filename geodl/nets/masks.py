@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import (
     fastrcnn_loss,
     maskrcnn_loss,
@@ -35,7 +35,6 @@ from geodl.nets.regions import (
     RegionOutput,
     Targets,
     above,
-    region_parts,
     training_heads,
 )
 
@@ -59,10 +58,12 @@ class MaskRegionNet(RegionNet):
     """Mask R-CNN over a backbone; see :class:`geodl.nets.regions.RegionNet`."""
 
     def make_detector(
-        self, body: Backbone, classes: int, finest_px: float, options: Mapping[str, Any]
+        self, parts: dict[str, Any], classes: int, options: Mapping[str, Any], deep: bool
     ) -> FasterRCNN:
+        head = MaskRCNNHeads(WIDTH, [WIDTH] * 4, 1, norm_layer=nn.BatchNorm2d) if deep else None
         return MaskRCNN(
-            **region_parts(body, classes, finest_px),
+            **parts,
+            mask_head=head,
             mask_predictor=ExactMaskPredictor(WIDTH, WIDTH, classes + 1),
             **options,
         )
@@ -85,9 +86,15 @@ class PointMaskNet(MaskRegionNet):
     """
 
     def __init__(
-        self, body: Backbone, classes: int, finest_px: float, options: Mapping[str, Any]
+        self,
+        body: Backbone,
+        classes: int,
+        finest_px: float,
+        options: Mapping[str, Any],
+        *,
+        deep: bool = False,
     ) -> None:
-        super().__init__(body, classes, finest_px, options)
+        super().__init__(body, classes, finest_px, options, deep=deep)
         self.points = PointHead(WIDTH, 1)
 
     def layer_groups(self) -> list[list[nn.Module]]:

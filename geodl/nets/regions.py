@@ -20,7 +20,7 @@ from torch.nn import functional
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection._utils import _topk_min
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops.feature_pyramid_network import (
@@ -142,19 +142,28 @@ class RegionNet(nn.Module):
         Side of the anchors of the finest level; each coarser one has twice the one before.
     options
         torchvision's own ``rpn_`` and ``box_`` arguments.
+    deep
+        The deeper, normalised heads of torchvision's second version, which COCO's weights have.
     """
 
     def __init__(
-        self, body: Backbone, classes: int, finest_px: float, options: Mapping[str, Any]
+        self,
+        body: Backbone,
+        classes: int,
+        finest_px: float,
+        options: Mapping[str, Any],
+        *,
+        deep: bool = False,
     ) -> None:
         super().__init__()
-        self.detector = self.make_detector(body, classes, finest_px, options)
+        parts = region_parts(body, classes, finest_px, deep)
+        self.detector = self.make_detector(parts, classes, options, deep)
 
     def make_detector(
-        self, body: Backbone, classes: int, finest_px: float, options: Mapping[str, Any]
+        self, parts: dict[str, Any], classes: int, options: Mapping[str, Any], deep: bool
     ) -> FasterRCNN:
         """torchvision's detector with our parts."""
-        return FasterRCNN(**region_parts(body, classes, finest_px), **options)
+        return FasterRCNN(**parts, **options)
 
     @property
     def backbone(self) -> Backbone:
@@ -215,15 +224,22 @@ class RegionNet(nn.Module):
         return found
 
 
-def region_parts(body: Backbone, classes: int, finest_px: float) -> dict[str, Any]:
+def region_parts(body: Backbone, classes: int, finest_px: float, deep: bool) -> dict[str, Any]:
     """What torchvision's two-stage detectors are made of, besides their options."""
     anchors = StridedAnchors(REGION_STRIDES, octave_sizes(finest_px, len(REGION_STRIDES)))
-    return {
+    parts = {
         "backbone": PyramidBackbone(body, LastLevelMaxPool(), norm=nn.BatchNorm2d),
         "rpn_anchor_generator": anchors,
-        "rpn_head": ExactRPNHead(WIDTH, anchors.num_anchors_per_location()[0]),
+        "rpn_head": ExactRPNHead(
+            WIDTH, anchors.num_anchors_per_location()[0], conv_depth=2 if deep else 1
+        ),
         "box_predictor": ExactPredictor(HIDDEN, classes + 1),
     }
+    if deep:
+        parts["box_head"] = FastRCNNConvFCHead(
+            (WIDTH, 7, 7), [WIDTH] * 4, [HIDDEN], norm_layer=nn.BatchNorm2d
+        )
+    return parts
 
 
 class RegionOutput:

@@ -46,10 +46,18 @@ class RetinaPyramidNet(nn.Module):
         Sides of the anchors of each cell, in four cells.
     ratios
         Their heights over their widths; each goes with each scale.
+    plain
+        No normalisation in the pyramid: torchvision's second version, which COCO's weights have.
     """
 
     def __init__(
-        self, body: Backbone, classes: int, scales: Sequence[float], ratios: Sequence[float]
+        self,
+        body: Backbone,
+        classes: int,
+        scales: Sequence[float],
+        ratios: Sequence[float],
+        *,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         sizes = [[CELLS_PER_SCALE * stride * s for s in scales] for stride in RETINA_STRIDES]
@@ -62,7 +70,8 @@ class RetinaPyramidNet(nn.Module):
         )
         head.regression_head._loss_type = "giou"
         extra = LastLevelP6P7(body.channels[-1], WIDTH)
-        pyramid = PyramidBackbone(body, extra, first=_FIRST, norm=nn.BatchNorm2d)
+        norm = None if plain else nn.BatchNorm2d
+        pyramid = PyramidBackbone(body, extra, first=_FIRST, norm=norm)
         self.detector = RetinaNet(pyramid, classes, anchor_generator=anchors, head=head)
 
     @property

@@ -61,6 +61,7 @@ PROVIDERS = Registry(
     {
         "backbones": "geodl.nets.backbones:pretrained_builders",
         "tiles": "geodl.nets.tile_net:pretrained_builders",
+        "detectors": "geodl.nets.coco:pretrained_builders",
     },
 )
 
@@ -122,7 +123,7 @@ def fetch(names: Iterable[str], folder: str | os.PathLike[str] | None = None) ->
     Parameters
     ----------
     names
-        Backbones, as the models take them.
+        Backbones, as the models take them, and detectors that were trained on COCO.
     folder
         None is ``GEODL_WEIGHTS``.
 
