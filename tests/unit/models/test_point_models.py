@@ -273,7 +273,7 @@ def test_objects_are_found_and_written(objects: Path, tmp_path: Path) -> None:
     saved = model.save(tmp_path / "finder")
     emd = json.loads((saved / "finder.emd").read_text())
     assert emd["ModelType"] == "PointCloudDetection"
-    assert emd["voxel_size"] == [0.8, 0.8, 0.8]
+    assert emd["DataAttributes"]["voxel_size"] == [0.8, 0.8, 0.8]
     folder = model.predict_h5(objects / "val", tmp_path / "out", detect_thresh=0.02)
     with h5py.File(folder / "scenes_pred.h5") as found:
         boxes, tiles = found["orientedBoundingBox"][:], found["Tiles"][:]

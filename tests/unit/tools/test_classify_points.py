@@ -244,17 +244,21 @@ def test_a_cloud_without_points_gives_one(model: Path, tmp_path: Path) -> None:
     assert found.sizes["point"] == 0
 
 
-@pytest.mark.real
-@pytest.mark.parametrize(
-    "name",
-    ["1.2-with-color.copc.laz", "extrabytes.las", "fullwave.laz", "bad-geotiff-keys.las",
-     "malformed_extrabytes.las", "no-points.las", "las14_pdrf6.laz"],
+READABLE = (
+    "1.2-with-color.copc.laz", "1.2-with-color.las", "autzen-bmx-2010.las", "autzen-bmx-2023.las",
+    "autzen-dd.las", "autzen_trim.laz", "bad-geotiff-keys.las", "extrabytes.las",
+    "file_with_both_wkt_and_geotiff_vlrs.las", "fullwave.laz", "las14_pdrf6.laz",
+    "malformed_extrabytes.las", "no-points.las",
 )  # fmt: skip
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", READABLE)
 def test_real_files_of_every_kind_change_in_their_classes_only(
     sample_data: Path, tmp_path: Path, name: str
 ) -> None:
-    # Some are in feet, and sparse.
-    model = tiny_points(tmp_path / "wide", block_size=500.0)
+    # Some are in feet, and sparse; some in degrees.
+    model = tiny_points(tmp_path / "wide", block_size=0.01 if "dd" in name else 500.0)
     file, copy = sample_data / "lidar_formats" / name, tmp_path / "copy.laz"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", geodl.base.errors.DataWarning)
@@ -265,6 +269,18 @@ def test_real_files_of_every_kind_change_in_their_classes_only(
         if dimension != "classification":
             one, other = np.asarray(before[dimension]), np.asarray(after[dimension])
             assert one.tobytes() == other.tobytes(), dimension
+    for fact in ("scales", "offsets", "mins", "maxs", "creation_date", "system_identifier"):
+        assert np.array_equal(getattr(before.header, fact), getattr(after.header, fact)), fact
+    # The octree goes with its record, and each packing has its own.
+    records = [
+        [
+            v.record_data_bytes()
+            for v in read.header.vlrs
+            if v.user_id not in ("copc", "laszip encoded")
+        ]
+        for read in (before, after)
+    ]
+    assert records[0] == records[1]
     assert set(np.unique(after.classification)) <= {2, 6}
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import laspy
 import numpy as np
 import pyproj
 import pytest
+from pandas.testing import assert_frame_equal
 
 import geodl
-from geodl.base.errors import ModelDataError, OptionError, OutputExistsError
+from geodl.base.errors import (
+    ModelDataError,
+    OptionError,
+    OutputExistsError,
+    RunCancelledError,
+    RunMismatchError,
+)
 from geodl.io.manifest import read_manifest
 from geodl.testing.tiny_boxes import tiny_boxes
 from geodl.testing.tiny_points import tiny_points
+from geodl.tools import point_job
 
 # Centre x, y, side and height of blocks on a plane; one on a corner of four blocks and tiles.
 HOUSES = ((1020.0, 2020.0, 4.0, 3.0), (1064.0, 2064.0, 6.0, 5.0), (1090.5, 2033.0, 3.0, 4.0))
@@ -83,6 +92,34 @@ def test_tiles_do_not_change_the_result(
     again = again.sort_values("length", ignore_index=True)
     expected = expected.sort_values("length", ignore_index=True)
     np.testing.assert_allclose(again.bounds, expected.bounds, atol=1e-4)
+
+
+def test_a_cancelled_search_goes_on_with_its_own_tiles(
+    cloud: Path, model: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "found.parquet"
+    run = point_job.run_blocks
+
+    def stopping(*given: Any, watch: Any = None, **options: Any) -> Any:
+        def stop(done: int, total: int) -> None:
+            if done == 9:
+                options["cancel"].set()
+
+        return run(*given, watch=watch and stop, **options)
+
+    monkeypatch.setattr(point_job, "run_blocks", stopping)
+    future = geodl.detect_objects_3d(cloud, model, path, tile_size=30, progress=False, future=True)
+    with pytest.raises(RunCancelledError):
+        future.result(timeout=60)
+    assert not path.exists()
+    monkeypatch.undo()
+    with pytest.raises(RunMismatchError):
+        geodl.detect_objects_3d(cloud, model, path, threshold=0.5, progress=False)
+    geodl.detect_objects_3d(cloud, model, path, progress=False)
+    assert_frame_equal(gpd.read_parquet(path).to_wkb(), gpd.read_parquet(whole).to_wkb())
+    manifest = read_manifest(path)
+    assert manifest["layout"]["size"] == 30
+    assert manifest["blocks"]["resumed"] >= 9
 
 
 def test_a_higher_threshold_finds_less(cloud: Path, model: Path, tmp_path: Path) -> None:
