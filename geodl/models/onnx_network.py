@@ -16,7 +16,7 @@ from geodl.base.packages import require
 from geodl.bundle.onnx_definition import LAYOUT_KEY, OWN_KEY
 from geodl.bundle.onnx_file import OnnxFile, Port
 from geodl.bundle.read import Bundle
-from geodl.nets.exported import BOXES, LABELS, MASKS
+from geodl.nets.exported import BOXES, LABELS, MASKS, SCORE
 from geodl.nets.exported import SCORES as BOX_SCORES
 from geodl.nets.memory import free_bytes
 from geodl.tasks.base import Task
@@ -197,6 +197,8 @@ class BoxNetwork(OnnxNetwork):
         super().__init__(file)
         self.layout, self.classes = str(layout["layout"]), classes
         self.named = [BOXES, BOX_SCORES, LABELS, *([MASKS] if self.layout == "masks" else [])]
+        # geodl's own exports leave out what scores less.
+        self.least = SCORE if OWN_KEY in file.metadata else 0.0
         if self.layout in ("boxes", "masks"):
             missing = [name for name in self.named if file.output(name) is None]
             if missing or file.input.shape[0] != 1:
@@ -208,7 +210,8 @@ class BoxNetwork(OnnxNetwork):
     def forward(self, x: Tensor) -> DecodedBoxes:
         runs = self.outputs(x)
         if self.layout in ("boxes", "masks"):
-            return DecodedBoxes([self._named(run) for run in runs][: len(x)])
+            images = [self._named(run) for run in runs][: len(x)]
+            return DecodedBoxes(images, self.least, self.file.where)
         rows = np.concatenate([run[0] for run in runs])[: len(x)]
         rows = rows.astype(np.float32, copy=False)
         if rows.ndim == 3 and self.layout == "yolo8":
@@ -253,9 +256,19 @@ class BoxNetwork(OnnxNetwork):
 
 @dataclass(frozen=True)
 class DecodedBoxes:
-    """Boxes of a batch, as a :class:`~geodl.tasks.objects.DetectionOutput` gives them."""
+    """Boxes of a batch, as a :class:`~geodl.tasks.objects.DetectionOutput` gives them.
+
+    Parameters
+    ----------
+    images
+        Boxes, scores, labels and perhaps masks of each.
+    least
+        What scores less was left out by the network of ``where``.
+    """
 
     images: Sequence[tuple[np.ndarray, ...]]
+    least: float = 0.0
+    where: str = ""
 
     def losses(self, targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """A network that is only run has none."""
@@ -267,6 +280,11 @@ class DecodedBoxes:
 
     def decode_masks(self, threshold: float) -> list[tuple[Tensor, ...]]:
         """The same, with masks (N, H, W) last where there are any."""
+        if threshold < self.least:
+            raise OptionError(
+                f"threshold={threshold:g}: {self.where} gives nothing that scores less than "
+                f"{self.least:g}; the package that it was exported from does"
+            )
         found = []
         for parts in self.images:
             passing = parts[1] >= threshold

@@ -21,7 +21,10 @@ from onnx import TensorProto, helper
 from geodl.base.errors import BundleError, GeodlError, MissingPackageError, SourceNotFoundError
 from geodl.bundle import load_model, read_bundle, resolve_model
 from geodl.bundle.cache import forget_models
+from geodl.bundle.onnx_definition import OWN_KEY
 from geodl.testing.onnx_files import band_segmentor, onnx_bytes, spot_detector
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "schema1_network.onnx"
 
 
 def model_in(path: Path) -> Any:
@@ -424,6 +427,34 @@ def test_any_metadata_are_read_or_refused(
     make = spot_detector if detector else band_segmentor
     with contextlib.suppress(GeodlError):
         read_bundle(make(tmp_path / "fuzzed.onnx", **given_words))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=6,
+)
+
+
+@_FUZZ
+@given(data=st.data(), value=_JSON, beside=st.booleans())
+def test_any_value_in_a_definition_of_a_network_is_read_or_refused(
+    tmp_path: Path, data: st.DataObject, value: Any, beside: bool
+) -> None:
+    """In the metadata of the file, and in a definition beside it."""
+    (own,) = [e.value for e in model_in(GOLDEN).metadata_props if e.key == OWN_KEY]
+    emd = json.loads(own)
+    place = data.draw(st.sampled_from([emd, emd["Geodl"], emd["NormalizationStats"]]))
+    place[data.draw(st.sampled_from(sorted(place)))] = value
+    path = tmp_path / "net.onnx"
+    with contextlib.suppress(GeodlError):
+        if beside:
+            emd["ModelFile"] = "net.onnx"
+            path = band_segmentor(path).with_name("net.emd")
+            path.write_text(json.dumps(emd))
+        else:
+            band_segmentor(path, geodl=emd)
+        read_bundle(path)
 
 
 _SOAK = """

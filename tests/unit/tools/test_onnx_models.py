@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 import geodl
-from geodl.base.errors import BundleError, ModelDataError, OptionError, UnknownOptionError
+from geodl.base.errors import (
+    BlockError,
+    BundleError,
+    ModelDataError,
+    OptionError,
+    UnknownOptionError,
+)
 from geodl.base.models import MODELS
 from geodl.learn import (
     Model,
@@ -265,6 +271,11 @@ def test_an_exported_detector_gives_what_its_package_gives(bands: Any, tmp_path:
     for column in ("Confidence", "ClassValue"):
         np.testing.assert_allclose(tables[0][column], tables[1][column], atol=1e-2)
     assert tables[0].geometry.geom_equals_exact(tables[1].geometry, 1e-2).all()
+    with pytest.raises(BlockError, match=r"threshold=0\.01: .*alone\.onnx gives nothing that sco"):
+        detect_objects(
+            raster, path, output_name=tmp_path / "l.parquet", **QUIET,
+            model_arguments={"threshold": 0.01},
+        )  # fmt: skip
 
 
 def test_an_exported_change_detector_takes_two_rasters(write_raster: Any, tmp_path: Path) -> None:
