@@ -58,36 +58,66 @@ def built(name: str, bands: int, parameters: dict[str, Any]) -> Any:
     )[:2]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def model(data: Any) -> Any:
+    """By the name of a detector: one whose backbone counts as loaded."""
+    made: dict[str, Any] = {}
+
+    def of(name: str) -> Any:
+        if name not in made:
+            model_class, build = MODELS[name], MODELS[name].build
+            # Weights from elsewhere are not at hand; that they were loaded is what matters here.
+            loaded = staticmethod(lambda **given: (*build(**given)[:2], True))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(model_class, "build", loaded)
+                made[name] = model_class(data(name), **GIVEN[name])
+        return made[name]
+
+    return of
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_loaded_backbone_is_frozen_and_its_rates_are_apart(
-    name: str, data: Any, monkeypatch: Any
-) -> None:
-    """The same model then sees eight bands: only its first filters know how many there are."""
-    model_class = MODELS[name]
-    build = model_class.build
-    # Weights from elsewhere are not at hand; that they were loaded is what matters here.
-    loaded = staticmethod(lambda **given: (*build(**given)[:2], True))
-    monkeypatch.setattr(model_class, "build", loaded)
-    model = model_class(data(name), **GIVEN[name])
-    monkeypatch.undo()
-
-    backbone = {id(p) for p in model.net.backbone.parameters()}
-    for p in model.net.parameters():
+def test_a_loaded_backbone_is_frozen_until_it_is_asked_for(name: str, model: Any) -> None:
+    net = model(name).net
+    backbone = {id(p) for p in net.backbone.parameters()}
+    for p in net.parameters():
         assert p.requires_grad == (id(p) not in backbone)
-    model.unfreeze()
-    assert all(p.requires_grad for p in model.net.parameters())
+    model(name).unfreeze()
+    assert all(p.requires_grad for p in net.parameters())
 
-    early, late, new = (
-        [id(p) for m in group for p in m.parameters()] for group in model.net.layer_groups()
-    )
-    assert set(early) | set(late) == backbone
+
+@pytest.mark.parametrize("name", NAMES)
+def test_early_and_late_backbone_have_rates_of_their_own(name: str, model: Any) -> None:
+    net = model(name).net
+    early, late, new = ([id(p) for m in g for p in m.parameters()] for g in net.layer_groups())
+    assert set(early) | set(late) == {id(p) for p in net.backbone.parameters()}
     assert early
     assert late
     assert len(early + late + new) == len({*early, *late, *new})
-    assert {*early, *late, *new} == {id(p) for p in model.net.parameters()}
+    assert {*early, *late, *new} == {id(p) for p in net.parameters()}
 
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_without_boxes_teaches_with_finite_numbers(name: str, model: Any) -> None:
+    net, task = model(name).net, model(name).task
     torch.manual_seed(0)
-    net, task = built(name, 8, dict(model.parameters))
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
+    if name == "MaskRCNN":
+        empty["masks"] = torch.zeros(0, 64, 64, dtype=torch.bool)
+    losses = task.loss(net.train(), {"image": torch.randn(2, 3, 64, 64), "target": [empty] * 2})
+    losses["loss"].backward()
+    assert all(torch.isfinite(part) for part in losses.values())
+    assert losses["loss"] > 0
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    assert gradients
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    net.zero_grad()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_eight_bands_are_as_good_as_three(name: str, model: Any) -> None:
+    torch.manual_seed(0)
+    net, task = built(name, 8, dict(model(name).parameters))
     with torch.inference_mode():
         found = task.detect(net.eval(), torch.randn(1, 8, 64, 64), threshold=0.0, nms_overlap=0.9)
     assert len(found[0]) > 0
