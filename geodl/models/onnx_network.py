@@ -70,8 +70,9 @@ class OnnxNetwork(nn.Module):
     def __init__(self, file: OnnxFile) -> None:
         super().__init__()
         self.file = file
-        self.device = "cpu"
-        self.session = _session(file, "cpu")
+        self.session: Any = None
+        self._opened = "", 0
+        self._open("cpu")
 
     def outputs(self, x: Tensor) -> list[list[np.ndarray]]:
         """What the network gives for a batch: arrays in order of its outputs, of every run.
@@ -85,7 +86,7 @@ class OnnxNetwork(nn.Module):
                     f"{self.file.where} takes tiles of {taken} px only, not {side}; leave "
                     "tile_size and tta_scales out"
                 )
-        self._move(x.device.type)
+        self._open(x.device.type)
         pixels = x.detach().cpu().contiguous().numpy()
         pixels = _cast(pixels, np.dtype(port.dtype))
         size = port.shape[0] or len(pixels)
@@ -105,10 +106,12 @@ class OnnxNetwork(nn.Module):
             raise BundleError(f"{self.file.where} cannot be run: {_first_line(error)}") from error
         return [np.asarray(part) for part in found]
 
-    def _move(self, device: str) -> None:
-        """Run where the tensors lie, if onnxruntime was built for it."""
-        if device != self.device:
-            self.session, self.device = _session(self.file, device), device
+    def _open(self, device: str) -> None:
+        """Run where the tensors lie, if onnxruntime was built for it, on torch's threads."""
+        threads = torch.get_num_threads()
+        if (device, threads) != self._opened:
+            self.session = _session(self.file, device, threads)
+            self._opened = device, threads
 
 
 class PixelNetwork(OnnxNetwork):
@@ -311,12 +314,12 @@ def _cast(pixels: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 # ---- onnxruntime
 
 
-def _session(file: OnnxFile, device: str) -> Any:
+def _session(file: OnnxFile, device: str, threads: int) -> Any:
     runtime = require("onnxruntime", "export")
     _limit_memory()
     options = runtime.SessionOptions()
     # As many threads as torch has here, so that processes x threads equal the cores.
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.use_env_allocators", "1")

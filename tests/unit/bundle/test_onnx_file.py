@@ -368,11 +368,17 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         read_bundle(path)
 
 
-def test_one_thread_where_torch_has_one(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
+def test_as_many_threads_as_torch_has(tmp_path: Path) -> None:
     model = load_model(resolve_model(band_segmentor(tmp_path / "net.onnx"), tmp_path))
-    options = model.net.session.get_session_options()
-    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+    before = torch.get_num_threads()
+    try:
+        for count in (1, 2, 1):
+            torch.set_num_threads(count)
+            model.net(torch.zeros(1, 3, 64, 64))
+            options = model.net.session.get_session_options()
+            assert (options.intra_op_num_threads, options.inter_op_num_threads) == (count, 1)
+    finally:
+        torch.set_num_threads(before)
 
 
 # ---- fuzz
