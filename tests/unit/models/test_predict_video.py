@@ -324,8 +324,8 @@ def detector(detector_package) -> DetectorModel:
 
 
 def test_the_method_runs_with_all_its_options_and_names_its_outputs(detector, tmp_path):
-    pan(tmp_path / "film.mp4", *ground())
-    (tmp_path / "film.csv").write_text("Sensor Latitude\n" + "45.5\n" * FRAMES)
+    pan(tmp_path / "film.mp4", *ground(), frames=8)
+    (tmp_path / "film.csv").write_text("Sensor Latitude\n" + "45.5\n" * 8)
     detector.predict_video(
         tmp_path / "film.mp4", tmp_path / "film.csv", threshold=0.01, nms_overlap=0.5, track=True,
         visualize=True, multiplex=True, resize=True,
@@ -336,7 +336,7 @@ def test_the_method_runs_with_all_its_options_and_names_its_outputs(detector, tm
     assert names == ["film.csv", "film.mp4", "film_multiplex.MOV", "film_prediction.mp4"]
     header, found = read_cells(tmp_path / "film.csv")
     assert header == ["Sensor Latitude", "vmtilocaldataset"]
-    assert len(found) == FRAMES
+    assert len(found) == 8
     assert any(len(numbers) for numbers, _, _ in found)
 
 
