@@ -15,7 +15,7 @@ def add_validate(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
         "--dataset-type",
         default=None,
         metavar="FORMAT",
-        help="chip format of a folder without the export's own metadata",
+        help="what a folder without the export's own metadata holds",
     )
 
     def run(options: argparse.Namespace) -> dict[str, Any]:

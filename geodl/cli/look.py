@@ -25,7 +25,13 @@ def add_info(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
 
 def add_chips_info(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     parser.add_argument("path", help="folder of exported training chips")
-    return lambda options: describe_chips(options.path), as_lines
+    parser.add_argument(
+        "--dataset-type",
+        default=None,
+        metavar="FORMAT",
+        help="what a folder without the export's own metadata holds",
+    )
+    return lambda options: describe_chips(options.path, options.dataset_type), as_lines
 
 
 def add_model_info(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
@@ -91,14 +97,18 @@ def describe_features(path: str) -> dict[str, Any]:
     }
 
 
-def describe_chips(path: str) -> dict[str, Any]:
+def describe_chips(path: str, dataset_type: str | None = None) -> dict[str, Any]:
     from geodl.formats import count_labels, open_export
+    from geodl.formats.layouts import describe_layout, layout_of
 
     sides = [Path(path) / side for side in ("A", "B")]
     if all((side / ESRI_MAP).exists() for side in sides):
         # The two image domains of CycleGAN are an export each.
         return {"kind": "chips", "path": path, **{s.name: describe_chips(str(s)) for s in sides}}
-    folder = open_export(path)
+    name = layout_of(Path(path), dataset_type)
+    if name is not None:
+        return {"kind": "training data", **describe_layout(Path(path), name)}
+    folder = open_export(path, dataset_type)
     counts = folder.class_counts or count_labels(folder)
     unit = {"tiles": "chips", "instances": "objects", "panoptic": "pixels"}.get(
         folder.kind, folder.kind

@@ -13,25 +13,30 @@ from geodl.formats.base import ESRI_EMD, ESRI_MAP, ESRI_STATS, ChipRef
 from geodl.formats.chip_format import ChipFormat
 from geodl.formats.fault import Fault, Faults
 from geodl.formats.folder import IMAGE_SPACES, open_by_roots
+from geodl.formats.inference import is_export, sub_folders
+from geodl.formats.layouts import LAYOUTS, file_of, layout_of
 from geodl.formats.listing import FileTree, chip_refs, chips_of, resolve_line
 from geodl.formats.registry import FORMATS
 from geodl.formats.validate_chips import check_chips
 
 _ROOTS = (ESRI_EMD, ESRI_STATS, ESRI_MAP)
 _SIDES = ("A", "B")
+# Dataset types that are another use, or another spelling, of a chip format.
+_CHIPS_AS = {"3DRCNet": "Classified_Tiles", "Labelled_Tiles": "Labeled_Tiles"}
+_BANDS = "AllTilesStats"
 
 
 def validate_export(
     path: str | os.PathLike[str], dataset_type: str | None = None
 ) -> tuple[Fault, ...]:
-    """Check a folder of chips: root files, ``map.txt``, every image, world file and label.
+    """Check training data: root files, ``map.txt``, every image, world file, label or block.
 
     Parameters
     ----------
     path
         The folder; nothing in it is changed. A CycleGAN folder is checked on both sides.
     dataset_type
-        Chip format of a folder without Esri's root files.
+        What a folder without Esri's root files holds, as for `prepare_data`.
 
     Returns
     -------
@@ -49,11 +54,36 @@ def validate_export(
         raise SourceNotFoundError(f"There is no chip folder {folder}; check the path.")
     if not folder.is_dir():
         raise FormatError(f"{folder} is a file; give the folder that holds images/ and labels/.")
-    if all((folder / side).is_dir() for side in _SIDES) and not (folder / "images").is_dir():
-        return _validate_pair(folder, dataset_type)
     faults = Faults(folder)
-    _validate(folder, dataset_type, faults)
+    name = layout_of(folder, dataset_type)
+    paired = all((folder / side).is_dir() for side in _SIDES) and not (folder / "images").is_dir()
+    if paired and name in (None, "CycleGAN"):
+        return _validate_pair(folder, dataset_type)
+    if name is not None:
+        _validate_layout(folder, name, faults)
+        return faults.found
+    _validate(folder, _CHIPS_AS.get(dataset_type or "", dataset_type), faults)
+    if dataset_type == "3DRCNet" and not _object(folder / ESRI_EMD, faults).get(_BANDS):
+        faults.error(folder / ESRI_EMD, _BANDS, "is missing; it scales the many bands")
     return faults.found
+
+
+def _validate_layout(folder: Path, name: str, faults: Faults) -> None:
+    """Data that is no plain folder of chips: its root files, its layout and each of its parts."""
+    below = sub_folders(folder) if name in ("WNet_cGAN", "ClimaX") else []
+    further = [part for own in below for part in sub_folders(own)]
+    # The classes of captions are no classes.
+    exports = [] if name == "ImageCaptioning" else filter(is_export, [folder, *below, *further])
+    for export in exports:
+        _validate(export, None, faults)
+    try:
+        for path, check in LAYOUTS[name](folder).parts:
+            try:
+                check()
+            except GeodlError as error:
+                faults.error(path, "", str(error))
+    except GeodlError as error:
+        faults.error(file_of(str(error), folder), "", str(error))
 
 
 def _validate_pair(folder: Path, dataset_type: str | None) -> tuple[Fault, ...]:

@@ -181,10 +181,12 @@ def _check_second(folder: ChipFolder, second: Path, faults: Faults) -> None:
             continue
         try:
             with open_image(path) as dataset:
-                width, height = dataset.width, dataset.height
+                width, height, bands = dataset.width, dataset.height, dataset.count
         except GeodlError as error:
             faults.error(path, "", str(error))
             continue
+        if folder.metadata_mode == "Classified_Tiles" and bands != folder.bands:
+            faults.warn(path, "", f"has {bands} bands, its image {folder.bands}: no pair in time")
         times = max(1, width // folder.tile_size[0])
         if (width, height) != (folder.tile_size[0] * times, folder.tile_size[1] * times):
             faults.error(path, "", f"has {width} x {height} pixels, no multiple of its image's")

@@ -221,3 +221,15 @@ def test_info_describes_every_format(
     assert main(["chips", "info", str(write_export(mode).path), "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert (value["format"], value["chips"]) == (mode, 3)
+
+
+def test_info_of_a_plain_folder_takes_its_type(
+    write_export: WriteExport, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_export(VOC).path
+    for name in (EMD, STATS, MAP):
+        (path / name).unlink()
+    assert main(["chips", "info", str(path)]) == 1
+    assert "dataset_type" in capsys.readouterr().err
+    assert main(["chips", "info", str(path), "--dataset-type", VOC, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["chips"] == 3

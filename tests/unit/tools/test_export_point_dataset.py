@@ -17,6 +17,7 @@ from geodl.base.errors import (
     UnknownOptionError,
 )
 from geodl.data.prepare import prepare_data
+from geodl.formats import validate_export
 from geodl.ops.point_blocks import limited_parts, overlapping_blocks
 from geodl.runtime.connect import connect
 from geodl.tools.export_point_dataset import export_point_dataset
@@ -77,6 +78,7 @@ def test_what_is_written_is_read_by_prepare_data(tmp_path):
     output = export_point_dataset(
         tmp_path / "in", tmp_path / "out", 20.0, 64, ["intensity", "num_returns"]
     )
+    assert validate_export(output) == ()
     data = prepare_data(
         output, dataset_type="PointCloud", transforms=False,
         extra_features=["intensity", "numberOfReturns"],
