@@ -54,16 +54,21 @@ def write_points(path: Path, count: int, size: int) -> Path:
     return path
 
 
-def bare_loop(model: Path, count: int, folder: Path) -> float:
-    """Seconds of the forward pass alone over chips in memory."""
+def bare_loop(model: Path, count: int, folder: Path) -> np.ndarray:
+    """Seconds by the clock and of CPU of the forward pass alone over chips in memory."""
     loaded = load_model(resolve_model(str(model), folder))
     few = torch.rand(BATCH, 3, TILE, TILE).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         loaded.net(few)
-        started = time.perf_counter()
+        started = now()
         for _ in range(-(-count // BATCH)):
             loaded.net(few)
-    return time.perf_counter() - started
+    return now() - started
+
+
+def now() -> np.ndarray:
+    """Clock and CPU of this process: the second says as much on a busy machine."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def test_labels_against_the_bare_forward_loop(tmp_path: Path) -> None:
@@ -72,22 +77,25 @@ def test_labels_against_the_bare_forward_loop(tmp_path: Path) -> None:
     points = write_points(tmp_path / "points.parquet", count, size)
     model = write_model(tmp_path / "model", "resnet34")
     before = bare_loop(model, count, tmp_path)
-    started = time.perf_counter()
+    started = now()
     classify_objects(
         str(raster), str(model), {"batch_size": BATCH}, str(points),
         output_name=tmp_path / "labels.parquet", progress=False,
     )  # fmt: skip
-    wall = time.perf_counter() - started
+    spent = now() - started
     after = bare_loop(model, count, tmp_path)
-    limit = (before + after) / 2
+    wall, busy = (before + after) / 2 / spent
     manifest = json.loads((tmp_path / "labels.parquet.manifest.json").read_text())
     print(
         f"\nresnet34, {count} chips of {TILE} px over {size} x {size} px, batch {BATCH}, "
-        f"{torch.get_num_threads()} threads\nlimit {before:.2f} / {after:.2f} s (before / after), "
-        f"geodl {wall:.2f} s = {count / wall:.0f} features/s, ratio {limit / wall:.3f}\n"
+        f"{torch.get_num_threads()} threads\nlimit {before[0]:.2f} / {after[0]:.2f} s (before / "
+        f"after), geodl {spent[0]:.2f} s = {count / spent[0]:.0f} features/s, ratio {wall:.3f}; "
+        f"of CPU {before[1]:.2f} / {after[1]:.2f} and {spent[1]:.2f} s, ratio {busy:.3f}\n"
         f"stages {manifest['seconds']}"
     )
-    assert limit / wall > 0.5
+    # By the clock others on the machine may spoil one of the three.
+    assert busy > 0.8
+    assert wall > 0.5
 
 
 MEMORY = """
@@ -99,12 +107,12 @@ started = time.perf_counter()
 found = classify_objects(raster, model, None, points, output_name=output, progress=False)
 wall = time.perf_counter() - started
 peak = peak_bytes() / 2**20
-print(json.dumps([peak, wall, int(found["ClassLabel"].notna().sum())]))
+print(json.dumps([peak, wall, time.process_time(), int(found["ClassLabel"].notna().sum())]))
 """
 
 
 def test_a_hundred_thousand_features_over_a_large_scene(tmp_path: Path) -> None:
-    size, count = 30_000, 100_000
+    size, count = 30_000, int(os.environ.get("GEODL_BENCH_FEATURES", "100000"))
     raster = write_empty_scene(tmp_path / "scene.tif", size)
     points = write_points(tmp_path / "points.parquet", count, size)
     model = write_model(tmp_path / "model", "timm:test_efficientnet", 32)
@@ -112,11 +120,12 @@ def test_a_hundred_thousand_features_over_a_large_scene(tmp_path: Path) -> None:
         [sys.executable, "-c", MEMORY, raster, model, points, tmp_path / "labels.parquet"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    peak, wall, labelled = json.loads(done.stdout.splitlines()[-1])
+    peak, wall, busy, labelled = json.loads(done.stdout.splitlines()[-1])
     manifest = json.loads((tmp_path / "labels.parquet.manifest.json").read_text())
     print(
-        f"\n{labelled} of {count} features over {size} px: peak {peak:.0f} MB, {wall:.1f} s = "
-        f"{count / wall:.0f} features/s, {manifest['blocks']}, {manifest['seconds']}"
+        f"\n{labelled} of {count} features over {size} px: peak {peak:.0f} MB (planned "
+        f"{manifest['memory_mb']['planned']}), {wall:.1f} s = {count / wall:.0f} features/s, "
+        f"{busy:.1f} s of CPU with imports, {manifest['blocks']}, {manifest['seconds']}"
     )
     assert labelled == count
-    assert peak < 2000
+    assert peak < 1500

@@ -34,7 +34,7 @@ from geodl.io.source import open_source
 from geodl.learn import classify_objects, export_training_data
 from geodl.nets.resize import resized_chip
 from geodl.testing.tiny import random_model
-from geodl.tools.label_job import LabelPlan
+from geodl.tools.label_job import LabelJob, LabelPlan
 from geodl.tools.preview import _Process
 
 SIDE = 300
@@ -411,6 +411,21 @@ def test_blocks_of_chips_fit_the_memory_and_the_plan_tells(raster, features, tmp
     assert plan.blocks > 1
     plan = run(raster, package, features, tmp_path / "a.parquet", dry_run=True, block_size=999)
     assert plan.block_px == 999
+
+
+def test_batches_are_no_larger_than_what_a_block_holds(raster, features, tmp_path, monkeypatch):
+    package = model(tmp_path / "m")
+    sizes, task = [], LabelJob.task
+
+    def seen(job, **more):
+        sizes.append(task(job, **more).batch)
+        return task(job, **more)
+
+    monkeypatch.setattr(LabelJob, "task", seen)
+    for block in (10_000, 100, 1):
+        run(raster, package, features, tmp_path / f"{block}.parquet", block_size=block)
+    # 53 chips in one block, in nine, and each alone.
+    assert sizes == [64, 8, 1]
 
 
 def test_large_chips_are_counted_as_they_are_reduced(raster):
