@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from torch.nn import functional
 import geodl
 from geodl.base.errors import BundleError, ModelDataError, OptionError
 from geodl.bundle import code
+from geodl.bundle.cache import forget_models
 from geodl.data.prepare import prepare_data
 from geodl.learn import Model, ModelExtension, classify_pixels, detect_objects
 
@@ -138,6 +140,31 @@ def test_a_package_runs_its_source_only_by_consent(pixels, tmp_path, monkeypatch
     more = ModelExtension.from_model(saved, pixels.data)
     more.fit(1, 1e-3)
     assert ModelExtension.from_model(more.save(tmp_path / "more")).kind == "pixels"
+
+
+def test_the_raster_function_runs_the_source_only_by_consent(pixels, tmp_path, monkeypatch):
+    saved = pixels.save(tmp_path / "own", compute_metrics=False)
+    emd = json.loads((saved / "own.emd").read_text())
+    spec = importlib.util.spec_from_file_location("own", saved / emd["InferenceFunction"])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(code, "_classes", {})
+    monkeypatch.setattr(code, "_sources", {})
+    forget_models()
+    block = {"raster_pixels": np.full((3, 64, 64), 99, np.uint8)}
+    for consent in ("False", "True"):
+        function = module.ArcGISImageClassifier()
+        function.initialize(model=str(saved / "own.emd"), device=-1)
+        assert function.getParameterInfo()[-1]["name"] == "trust_code"
+        function.getConfiguration(padding="0", batch_size="1", trust_code=consent)
+        if consent == "False":
+            with pytest.raises(BundleError, match="trust_code=True"):
+                function.updatePixels((0, 0), (64, 64), {"pixelType": "i4"}, **block)
+    found = function.updatePixels((0, 0), (64, 64), {"pixelType": "i4"}, **block)
+    assert set(np.unique(found["output_pixels"])) <= {0, *pixels.contract.classes.values}
+    plain = pixels.save(tmp_path / "plain", compute_metrics=False, save_inference_file=False)
+    assert "InferenceFunction" not in json.loads((plain / "plain.emd").read_text())
+    assert not list(plain.glob("ArcGIS*"))
 
 
 def test_another_source_than_stated_is_refused(pixels, tmp_path, monkeypatch):
