@@ -16,6 +16,7 @@ from geodl.base.errors import GeodlError, SourceError
 from geodl.io import las_trial
 from geodl.io.las_file import open_las
 from geodl.io.locations import locate
+from geodl.runtime.memory import peak_bytes
 from geodl.testing.cloud import make_cloud
 
 
@@ -78,10 +79,11 @@ def test_a_lie_is_named_at_once(files: dict[str, bytes], tmp_path: Path, lie: st
     name, change, words = LIES[lie]
     path = tmp_path / name
     path.write_bytes(change(files[name]))
-    started = time.monotonic()
+    started, before = time.monotonic(), peak_bytes()
     with pytest.raises(SourceError, match=words) as caught:
         geodl.open_points(path).compute()
     assert time.monotonic() - started < 5
+    assert peak_bytes() - before < 100 * 2**20
     assert str(path) in str(caught.value)
 
 
@@ -188,7 +190,10 @@ def test_a_laszip_without_chunks_is_named(files: dict[str, bytes], tmp_path: Pat
 
 @pytest.mark.real
 def test_the_broken_sample_is_named(sample_data: Path) -> None:
+    started, before = time.monotonic(), peak_bytes()
     with pytest.raises(SourceError, match="before 2011"):
         geodl.open_points(
             sample_data / "lidar_formats" / "simple-laszip-compressor-version-1.2r0.laz"
         )
+    assert time.monotonic() - started < 5
+    assert peak_bytes() - before < 100 * 2**20

@@ -68,6 +68,21 @@ def test_every_point_format_reads_as_laspy_does(
     assert_equals_laspy(path)
 
 
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+@pytest.mark.parametrize("minor", range(5))
+def test_every_version_reads_as_laspy_does(tmp_path: Path, minor: int, suffix: str) -> None:
+    path = make_cloud(
+        tmp_path / f"a{suffix}", points=200, point_format=1, version=f"1.{max(1, minor)}"
+    )
+    if minor == 0:
+        # laspy writes no 1.0, whose header has the same places.
+        data = bytearray(path.read_bytes())
+        data[25] = 0
+        path.write_bytes(data)
+    assert_equals_laspy(path)
+    assert geodl.open_points(path).attrs["las_version"] == f"1.{minor}"
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("folder", REAL)
 def test_real_files_read_as_laspy_does(sample_data: Path, folder: str) -> None:
