@@ -7,7 +7,7 @@ from geodl.base.registry import Registry
 PAYLOADS = Registry(
     "model file",
     {
-        ".onnx": "geodl.models.onnx_network:open_network",
+        ".onnx": "geodl.models.onnx_model:open_network",
     },
     group="geodl.payloads",
 )

@@ -29,16 +29,19 @@ DEFAULT_TILE_PX = 512
 _OWN_LAYOUTS: dict[TaskKind, str] = {
     "pixels": "scores", "tiles": "labels", "objects": "boxes", "instances": "masks",
 }  # fmt: skip
-_MODEL_TYPES = {"pixels": "ImageClassification", "objects": "ObjectDetection",
-                "tiles": "ObjectClassification"}  # fmt: skip
+_MODEL_TYPES: dict[TaskKind, str] = {
+    "pixels": "ImageClassification", "tiles": "ObjectClassification",
+    "objects": "ObjectDetection", "instances": "InstanceDetection",
+}  # fmt: skip
 _KINDS: dict[str, TaskKind] = {"segmentor": "pixels", "detector": "objects", "classifier": "tiles"}
 # Ultralytics names the task in its own words.
-_TASKS = {"detect": "detector", "classify": "classifier"}
+_TASKS = {"detect": "detector", "segment": "detector", "classify": "classifier"}
 _BOX_LAYOUTS = {
     "yolo_v5_or_v7_default": "yolo5",
     "yolo_v6": "yolo6",
     "yolo_v9": "yolo8",
     "yolo_ultralytics": "yolo8",
+    "yolo_ultralytics_segmentation": "prototypes",
 }
 _BACKGROUND = frozenset({"background", "bg", "nodata", "unlabeled", "unlabelled", "unclassified"})
 _NAMES_LIMIT = 2**20
@@ -68,11 +71,13 @@ def stated_layout(file: OnnxFile, kind: TaskKind, classes: int) -> dict[str, Any
             return {"layout": "classes", "background": channels > classes, **activation}
     if kind == "tiles" and len(first.shape) == 2 and first.shape[1] in (None, classes):
         return {"layout": "labels", **activation}
-    if kind == "objects":
-        if all(file.output(name) for name in ("boxes", "scores", "labels")):
+    if kind in ("objects", "instances"):
+        masks = ("masks",) if kind == "instances" else ()
+        if all(file.output(name) for name in ("boxes", "scores", "labels", *masks)):
             return own_layout(kind)
         names, layout = _Foreign(file).boxes()
-        if len(names) == classes:
+        fitting = (layout["layout"] == "prototypes") == (kind == "instances")
+        if len(names) == classes and fitting:
             return layout
     if kind in _OWN_LAYOUTS:
         raise BundleError(
@@ -135,6 +140,7 @@ class _Foreign:
             classes, layout = self._labels(names)
         else:
             classes, layout = self._boxes(names)
+            kind = "instances" if layout["layout"] == "prototypes" else "objects"
         tile = self._tile()
         emd: dict[str, Any] = {
             "ModelName": FOREIGN_NAME,
@@ -201,24 +207,32 @@ class _Foreign:
         return names or [f"class_{i}" for i in range(1, count + 1)], layout
 
     def _boxes(self, names: list[str]) -> tuple[list[str], dict[str, Any]]:
-        default = "YOLO_Ultralytics" if "task" in self.file.metadata else ""
-        text = str(self._value("det_type", default))
+        task = str(self._value("task", "")).lower()
+        default = {"detect": "YOLO_Ultralytics", "segment": "YOLO_Ultralytics_segmentation"}
+        text = str(self._value("det_type", default.get(task, "")))
         layout = _BOX_LAYOUTS.get(text.lower())
         if layout is None:
             raise self._fail("det_type", f"is {text!r}; read are {', '.join(_BOX_LAYOUTS)}")
         output = self.file.outputs[0]
-        axis, before = (1, 4) if layout == "yolo8" else (2, 5)
+        axis, before = (2, 5) if layout in ("yolo5", "yolo6") else (1, 4)
+        more = self._mask_weights() if layout == "prototypes" else 0
         side = output.shape[axis] if len(output.shape) == 3 else -1
-        count = len(names) or (side or 0) - before
-        if count < 1 or (side is not None and side != before + count):
-            rows = (
-                f"(1, {before} + classes, boxes)"
-                if axis == 1
-                else f"(1, boxes, {before} + classes)"
-            )
+        count = len(names) or (side or 0) - before - more
+        if count < 1 or (side is not None and side != before + count + more):
+            columns = f"{before} + classes{f' + {more}' if more else ''}"
+            rows = f"(1, {columns}, boxes)" if axis == 1 else f"(1, boxes, {columns})"
             raise self._fail("det_type", f"{text} stands for {rows}; the output is {output}")
         named = names or [f"class_{i}" for i in range(1, count + 1)]
         return named, {"layout": layout}
+
+    def _mask_weights(self) -> int:
+        """How many numbers of a box weigh the prototypes of masks, which are the second output."""
+        masks = self.file.outputs[1] if len(self.file.outputs) == 2 else None
+        if masks is None or len(masks.shape) != 4 or not masks.shape[1]:
+            raise self._fail(
+                "det_type", "stands for a second output (1, prototypes, height, width) of masks"
+            )
+        return masks.shape[1]
 
     def boxes(self) -> tuple[list[str], dict[str, Any]]:
         """Class names and layout of a detector."""
@@ -250,7 +264,8 @@ class _Foreign:
         if kind == "pixels":
             found = {"predict_background": True, "threshold": 0.5}
             known = {"threshold": "seg_thresh"}
-        elif kind == "objects":
+        elif kind in ("objects", "instances"):
+            found = {"threshold": 0.5}
             known = {"threshold": "det_conf", "nms_overlap": "det_iou_thresh"}
         for name, key in known.items():
             if key in self.file.metadata:

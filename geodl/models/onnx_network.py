@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,44 +12,12 @@ from torch import Tensor, nn
 
 from geodl.base.errors import BundleError, OptionError
 from geodl.base.packages import require
-from geodl.bundle.onnx_definition import LAYOUT_KEY, OWN_KEY
+from geodl.bundle.onnx_definition import OWN_KEY
 from geodl.bundle.onnx_file import OnnxFile, Port
-from geodl.bundle.read import Bundle
-from geodl.nets.exported import BOXES, LABELS, MASKS, SCORE
-from geodl.nets.exported import SCORES as BOX_SCORES
 from geodl.nets.memory import free_bytes
-from geodl.tasks.base import Task
-from geodl.tasks.instances import InstanceTask
-from geodl.tasks.labels import LabelTask
-from geodl.tasks.objects import ObjectTask
-from geodl.tasks.pixels import PixelTask
 
 # A share of 0 would be a score of minus infinity, and the odds of 1 infinite.
 _LEAST = float(np.finfo(np.float32).tiny)
-
-
-def open_network(bundle: Bundle) -> tuple[nn.Module, Task]:
-    """The network of a package and the task that reads it.
-
-    Raises
-    ------
-    BundleError
-        onnxruntime cannot run it; names the file.
-    MissingPackageError
-        onnxruntime is not installed.
-    """
-    contract = bundle.contract
-    layout: Mapping[str, Any] = bundle.parameters[LAYOUT_KEY]
-    file, count = bundle.network_file(), len(contract.classes)
-    if contract.kind == "pixels":
-        return PixelNetwork(file, layout, count), PixelTask(contract.classes)
-    if contract.kind == "tiles":
-        several = layout.get("activation") == "sigmoid" or bool(bundle.parameters.get("multilabel"))
-        return LabelNetwork(file, count, several), LabelTask(contract.classes, multilabel=several)
-    net = BoxNetwork(file, layout, count)
-    if contract.kind == "instances":
-        return net, InstanceTask(contract.classes)
-    return net, ObjectTask(contract.classes)
 
 
 class OnnxNetwork(nn.Module):
@@ -183,116 +150,6 @@ class LabelNetwork(OnnxNetwork):
         if not self.shares:
             return scores
         return torch.logit(scores, _LEAST) if self.several else scores.log()
-
-
-class BoxNetwork(OnnxNetwork):
-    """Boxes of objects, with masks where the network gives them.
-
-    Parameters
-    ----------
-    layout
-        ``boxes`` or ``masks``: the outputs ``boxes``, ``scores``, ``labels`` (and ``masks``) of one
-        image. ``yolo5``: (B, N, 5 + K) of centre, size, objectness and classes; ``yolo6``: the
-        same, where objectness says nothing; ``yolo8``: (B, 4 + K, N) of centre, size and classes.
-    """
-
-    def __init__(self, file: OnnxFile, layout: Mapping[str, Any], classes: int) -> None:
-        super().__init__(file)
-        self.layout, self.classes = str(layout["layout"]), classes
-        self.named = [BOXES, BOX_SCORES, LABELS, *([MASKS] if self.layout == "masks" else [])]
-        # geodl's own exports leave out what scores less.
-        self.least = SCORE if OWN_KEY in file.metadata else 0.0
-        if self.layout in ("boxes", "masks"):
-            missing = [name for name in self.named if file.output(name) is None]
-            if missing or file.input.shape[0] != 1:
-                raise BundleError(
-                    f"{file.where} lacks the outputs {', '.join(missing) or 'of a single image'}; "
-                    f"a detector of this layout gives {', '.join(self.named)}."
-                )
-
-    def forward(self, x: Tensor) -> DecodedBoxes:
-        runs = self.outputs(x)
-        if self.layout in ("boxes", "masks"):
-            images = [self._named(run) for run in runs][: len(x)]
-            return DecodedBoxes(images, self.least, self.file.where)
-        rows = np.concatenate([run[0] for run in runs])[: len(x)]
-        rows = rows.astype(np.float32, copy=False)
-        if rows.ndim == 3 and self.layout == "yolo8":
-            rows = rows.swapaxes(1, 2)
-        before = 4 if self.layout == "yolo8" else 5
-        if rows.ndim != 3 or rows.shape[2] != before + self.classes:
-            raise BundleError(
-                f"{self.file.where} gives {runs[0][0].shape}; expected {before + self.classes} "
-                "numbers of each box."
-            )
-        return DecodedBoxes([self._centred(one, before, x.shape[-2:]) for one in rows])
-
-    def _named(self, run: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        by_name = {port.name: part for port, part in zip(self.file.outputs, run, strict=True)}
-        parts = tuple(by_name[name] for name in self.named)
-        count = len(parts[0])
-        sound = parts[0].shape == (count, 4) and all(len(part) == count for part in parts[1:])
-        labels = parts[2]
-        if not sound or (count and not 1 <= labels.min() <= labels.max() <= self.classes):
-            raise BundleError(
-                f"{self.file.where} gives boxes {parts[0].shape} with labels {labels.shape}; "
-                f"expected (N, 4) and labels of 1 to {self.classes}."
-            )
-        return parts
-
-    def _centred(
-        self, rows: np.ndarray, before: int, side: Sequence[int]
-    ) -> tuple[np.ndarray, ...]:
-        """Boxes, scores and labels of (N, before + K) rows of centre and size."""
-        by_class = rows[:, before:]
-        if self.layout == "yolo5":
-            # Of the class, given that there is an object.
-            by_class = by_class * rows[:, 4:5]
-        labels = by_class.argmax(axis=1)
-        scores = by_class[np.arange(len(rows)), labels]
-        half = rows[:, 2:4] / 2
-        boxes = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1)
-        boxes = boxes.clip(0, [side[1], side[0]] * 2).astype(np.float32)
-        real = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        return boxes[real], scores[real], labels[real] + 1
-
-
-@dataclass(frozen=True)
-class DecodedBoxes:
-    """Boxes of a batch, as a :class:`~geodl.tasks.objects.DetectionOutput` gives them.
-
-    Parameters
-    ----------
-    images
-        Boxes, scores, labels and perhaps masks of each.
-    least
-        What scores less was left out by the network of ``where``.
-    """
-
-    images: Sequence[tuple[np.ndarray, ...]]
-    least: float = 0.0
-    where: str = ""
-
-    def losses(self, targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """A network that is only run has none."""
-        raise OptionError("a network in an ONNX file cannot be trained or scored")
-
-    def decode(self, threshold: float) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Boxes (N, 4), scores (N,) and labels (N,) of each image."""
-        return [(one[0], one[1], one[2]) for one in self.decode_masks(threshold)]
-
-    def decode_masks(self, threshold: float) -> list[tuple[Tensor, ...]]:
-        """The same, with masks (N, H, W) last where there are any."""
-        if threshold < self.least:
-            raise OptionError(
-                f"threshold={threshold:g}: {self.where} gives nothing that scores less than "
-                f"{self.least:g}; the package that it was exported from does"
-            )
-        found = []
-        for parts in self.images:
-            passing = parts[1] >= threshold
-            found.append(tuple(torch.from_numpy(part[passing]) for part in parts))
-        return found
 
 
 def _joined(runs: Sequence[np.ndarray], x: Tensor, port: Port, where: str) -> Tensor:

@@ -128,7 +128,8 @@ def spot_detector(
 ) -> Path:
     """Write a network that gives every cell of 8 pixels as a box; a class for each band.
 
-    The score of a class is the mean of its band, 0..1.
+    The score of a class is the mean of its band, 0..1. With masks these are the bright pixels of
+    the last band.
 
     Parameters
     ----------
@@ -152,7 +153,19 @@ def spot_detector(
     ]
     if rows:
         nodes.append(node("Transpose", ["columns"], ["found"], perm=[0, 2, 1]))
-    count = 4 + rows + bands
+    outputs: dict[str, Sequence[int | str]] = {}
+    masks = det_type.endswith("segmentation")
+    if masks:
+        nodes[2].output[0] = "boxes"
+        nodes += [
+            node("Concat", ["boxes", "one"], ["found"], axis=1),
+            node("Slice", ["x", "start", "stop", "axis"], ["last"]),
+            node("AveragePool", ["last"], ["shares"], kernel_shape=[2, 2], strides=[2, 2]),
+            node("Sub", ["shares", "half"], ["above"]),
+            node("Mul", ["above", "steep"], ["maps"]),
+        ]
+        outputs["maps"] = [1, 1, tile_px // 2, tile_px // 2]
+    count = 4 + rows + bands + masks
     shape = [1, side * side, count] if rows else [1, count, side * side]
     given = metadata or {
         "model_type": "Detector",
@@ -164,8 +177,14 @@ def spot_detector(
     content = onnx_bytes(
         nodes,
         shape=[1, bands, tile_px, tile_px],
-        outputs={"found": shape},
+        outputs={"found": shape, **outputs},
         constants={
+            "one": np.ones((1, 1, side * side), np.float32),
+            "start": np.array([bands - 1], np.int64),
+            "stop": np.array([bands], np.int64),
+            "axis": np.array([1], np.int64),
+            "half": np.array(0.5, np.float32),
+            "steep": np.array(50, np.float32),
             "before": np.concatenate(before, axis=1),
             "flat": np.array([1, bands, side * side], np.int64),
         },

@@ -149,6 +149,31 @@ def test_a_detector_of_deepness_gives_its_boxes(
     assert tables[1].equals(found)
 
 
+@pytest.mark.parametrize("words", [{"task": "segment"}, {}], ids=["ultralytics", "deepness"])
+def test_instances_of_prototypes_have_their_outlines(
+    write_raster: Any, tmp_path: Path, words: dict[str, Any]
+) -> None:
+    """The cell is a box; its mask is the brighter half of it, or all."""
+    pixels = np.zeros((3, 64, 128), np.uint8)
+    pixels[1, 24:32, 40:48] = 255
+    pixels[2, 24:32, 40:44] = 255
+    pixels[1, 8:16, 72:80] = 200
+    pixels[2, 8:16, 72:80] = 255
+    model = spot_detector(tmp_path / "m.onnx", "YOLO_Ultralytics_segmentation", **words)
+    raster = write_raster(pixels)
+    tables = [
+        detect_objects(
+            raster, model, output_name=tmp_path / f"{b}.parquet", block_size=b, **QUIET
+        ).sort_values("ClassValue", ignore_index=True)
+        for b in (64, 512)
+    ]
+    assert tables[0].equals(tables[1])
+    assert tables[0]["ClassValue"].tolist() == [2, 3]
+    half, whole = tables[0].area
+    assert half == pytest.approx(8.0, rel=0.15)
+    assert whole == pytest.approx(16.0, rel=0.15)
+
+
 def test_an_export_of_ultralytics_needs_no_further_words(write_raster: Any, tmp_path: Path) -> None:
     pixels = np.zeros((3, 64, 64), np.uint8)
     pixels[2, 32:40, 24:32] = 255
