@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 from xml.etree.ElementTree import Element
 
+import shapely
+
 from geodl.base.errors import FormatError
 from geodl.core.classes import ClassEntry, ClassTable
 from geodl.formats.base import ChipContent, ChipFolder, ChipFrame, ChipRef, LabelKind
@@ -66,7 +68,9 @@ class MultiLabeledTiles(ChipFormat):
         if content.class_mask is not None:
             return TileLabels.of(content.class_mask)
         parts, values = content.parts
-        return TileLabels.of(values[boxes_of(parts)[1]])
+        # Points and lines have no extent to be too small.
+        thin = (shapely.get_dimensions(parts) < 2) & ~shapely.is_empty(parts)
+        return TileLabels.of(values[boxes_of(parts)[1] | thin])
 
     def write_label(self, frame: ChipFrame, label: TileLabels, classes: ClassTable) -> None:
         entries = {entry.value: entry for entry in classes}

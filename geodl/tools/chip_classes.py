@@ -74,8 +74,24 @@ def _field(columns: Sequence[str], field: str | None) -> str | None:
     )
 
 
+def has_class(table: pd.DataFrame, field: str | None) -> np.ndarray:
+    """bool (N,): rows with a value in the class field; all of them where there is no such field.
+
+    Raises
+    ------
+    DataError
+        The field does not exist.
+    """
+    chosen = _field(list(map(str, table.columns)), field)
+    return np.ones(len(table), bool) if chosen is None else ~_empty(table[chosen])
+
+
+def _empty(column: pd.Series) -> np.ndarray:
+    return np.asarray(column.isna() | column.astype(object).map(_blank), bool)
+
+
 def _refuse_nulls(column: pd.Series, field: str) -> None:
-    empty = column.isna() | (column.astype(object).map(_blank))
+    empty = _empty(column)
     if empty.any():
         rows = ", ".join(map(str, np.flatnonzero(empty)[:5]))
         raise DataError(

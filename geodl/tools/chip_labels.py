@@ -29,7 +29,7 @@ from geodl.io.raster_warp import WarpedRaster
 from geodl.io.source import open_source
 from geodl.io.vector import features_on_grid
 from geodl.ops.labels import repaired, to_pixels
-from geodl.tools.chip_classes import classes_of, classes_of_values
+from geodl.tools.chip_classes import classes_of, classes_of_values, has_class
 
 _VECTOR_SUFFIXES = frozenset(
     {".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".json", ".shp", ".gdb", ".gml",
@@ -244,6 +244,8 @@ def feature_labels(
 ) -> FeatureLabels:
     """Features in pixels of ``grid``, buffered and repaired, with their classes.
 
+    Rows whose class is null or blank are left out, with a warning that counts them.
+
     Parameters
     ----------
     labels
@@ -260,13 +262,16 @@ def feature_labels(
     Raises
     ------
     DataError
-        An empty layer, no overlap with the image, a class field that is missing or mixed, points
-        without a radius where boxes are wanted.
+        An empty layer, no overlap with the image, a class field that is missing, mixed or without
+        a single value, points without a radius where boxes are wanted.
     GridMismatchError
         One side has a CRS and the other has none.
     """
     frame = features_on_grid(labels, grid, assume_crs=assume_crs)
     table = pd.DataFrame(frame.drop(columns=frame.geometry.name)).reset_index(drop=True)
+    named = has_class(table, class_field)
+    if named.any() and not named.all():
+        frame, table = frame[named], table[named].reset_index(drop=True)
     values, classes = classes_of(table, class_field, known)
     geometries, rows = _single_points(frame.geometry.to_numpy())
     geometries = _buffered(geometries, buffer_radius, needs_area)
@@ -274,7 +279,7 @@ def feature_labels(
     inside = _on_image(geometries, grid)
     if not inside.any():
         raise NoOverlapError(_no_overlap("The labels", tuple(frame.total_bounds), grid))
-    _report(mended, 0 if one_of_several else int((~inside).sum()))
+    _report(mended, 0 if one_of_several else int((~inside).sum()), len(named) - len(table))
     return FeatureLabels(
         geometries=geometries[inside], values=values[rows][inside], classes=classes
     )
@@ -325,8 +330,9 @@ def _on_image(geometries: np.ndarray, grid: GeoGrid) -> np.ndarray:
         return (x1 >= 0) & (y1 >= 0) & (x0 <= grid.width) & (y0 <= grid.height)
 
 
-def _report(mended: int, outside: int) -> None:
+def _report(mended: int, outside: int, unnamed: int) -> None:
     parts = [
+        (unnamed, "have no class and are left out"),
         (mended, "had invalid geometries, which were repaired"),
         (outside, "lie outside the raster and are left out"),
     ]

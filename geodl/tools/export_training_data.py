@@ -78,6 +78,7 @@ def export_training_data(
     classvalue_field
         Field of class numbers or names; None looks for ``classvalue`` or ``value``, and without
         either all features are of class 1. Names are numbered from 1 in alphabetical order.
+        Features without a class there are left out, with a warning.
     buffer_radius
         Radius in map units that points and lines are widened by.
     output_location

@@ -279,6 +279,28 @@ def test_classes_that_cannot_be_used_are_named(column: list[Any], message: str) 
         classes_of(pd.DataFrame({"kind": pd.Series(column, dtype=object)}), "kind")
 
 
+@pytest.mark.parametrize(
+    ("kinds", "name"), [([2.0, np.nan, 2.0, None], "2"), (["oak", None, "oak", " "], "oak")]
+)
+def test_features_without_a_class_are_left_out_and_counted(
+    tmp_path: Path, raster: Path, kinds: list[Any], name: str
+) -> None:
+    labels = frame(box(5, 5), box(20, 5), box(5, 20), box(20, 20), kind=kinds)
+    with pytest.warns(DataWarning, match="2 have no class and are left out"):
+        folder = export(tmp_path, raster, labels, classvalue_field="kind", tile_size=32)
+    assert folder.classes.names == [name]
+    assert sum((folder.class_counts or {}).values()) == 2
+    with pytest.raises(DataError, match="4 of 4 labels have no class"):
+        export(tmp_path, raster, labels.assign(kind=None), classvalue_field="kind")
+
+
+def test_points_without_a_radius_label_whole_chips(tmp_path: Path, raster: Path) -> None:
+    points = frame(box(5, 5).centroid, box(40, 5).centroid, classvalue=[1, 3])
+    folder = export(tmp_path, raster, points, metadata_format="MultiLabeled_Tiles", tile_size=32)
+    found = [folder.chip_format.read_label(ref, folder).values.tolist() for ref in folder.chips]
+    assert found == [[1], [3]]
+
+
 def test_a_class_field_that_does_not_exist_lists_those_that_do(
     tmp_path: Path, raster: Path
 ) -> None:
