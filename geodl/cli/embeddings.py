@@ -7,6 +7,7 @@ from typing import Any
 
 from geodl.cli.main import Run, Word
 from geodl.cli.options import Pairs, add_options, given
+from geodl.cli.work import add_client, client_of
 
 
 def add_embed(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
@@ -24,9 +25,11 @@ def add_embed(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
         metavar="NAME=VALUE",
         help="further keywords of Embeddings.get, chip_size=128 for example",
     )
+    add_client(parser)
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
         vectors = Embeddings(working_dir=options.working_dir, **given(options, own))
-        return {"path": str(vectors.get(**given(options, names), **(options.options or {})))}
+        more = {**(options.options or {}), **client_of(options)}
+        return {"path": str(vectors.get(**given(options, names), **more))}
 
     return run, lambda value: f"embeddings: {value['path']}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,10 @@ class ImageEncoder:
     def __init__(self, backbone: str, side: int) -> None:
         self.side = side
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        net, _ = make_tile_net(backbone, 3, 1, side, timm.is_model_pretrained(_bare(backbone)))
+        # Where weights cannot be had they are random: the same in every process and call.
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            net, _ = make_tile_net(backbone, 3, 1, side, timm.is_model_pretrained(_bare(backbone)))
         self.net = net.eval().to(self.device)
 
     def vectors(self, images: np.ndarray) -> np.ndarray:
@@ -48,6 +53,30 @@ class ImageEncoder:
             x = torch.from_numpy(images).to(self.device)
             found = self.net.body.forward_head(self.net.features(x), pre_logits=True)
         return np.asarray(found.float().cpu().numpy())
+
+
+@lru_cache(maxsize=1)
+def image_encoder(backbone: str, side: int) -> ImageEncoder:
+    """The encoder of this process, loaded once."""
+    return ImageEncoder(backbone, side)
+
+
+def image_vectors(
+    files: Sequence[Path], backbone: str, side: int, normalize: bool, batch: int
+) -> np.ndarray:
+    """float32 (n, d) of image files, in their order.
+
+    Raises
+    ------
+    FormatError
+        A file that is no image; names it.
+    """
+    encoder = image_encoder(backbone, side)
+    images = (pixels for _, pixels in decoded_images(files, side, normalize))
+    parts = []
+    while some := list(islice(images, batch)):
+        parts.append(encoder.vectors(np.stack(some)))
+    return np.concatenate(parts)
 
 
 def _bare(name: str) -> str:

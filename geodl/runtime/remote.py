@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -14,7 +15,7 @@ from geodl.base.errors import BlockError, ClusterError, GeodlError
 from geodl.runtime.connect import prepare_workers
 from geodl.runtime.ledger import Ledger
 from geodl.runtime.live import LiveRun
-from geodl.runtime.packed import pack
+from geodl.runtime.packed import call, pack
 from geodl.runtime.preflight import preflight
 from geodl.runtime.run import BlockTask, Outcome, RunSummary, Spec, execute_packed
 
@@ -78,6 +79,34 @@ def run_on_client(
             future.release()
     finally:
         live.end(stopped=bool(pending) or stop.is_set())
+        if pending and client.status == "running":
+            client.cancel(list(pending))
+
+
+def each_in_order(
+    client: Any, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]
+) -> Iterator[Any]:
+    """Results of a function of ours on workers, in the order of the calls, a few of them ahead.
+
+    Parameters
+    ----------
+    calls
+        The arguments of each call, small and picklable.
+    """
+    ahead = max(1, prepare_workers(client)) * _LOOKAHEAD_PER_THREAD
+    packed, left, pending = pack(function), iter(calls), deque[Any]()
+
+    def submit(count: int) -> None:
+        for arguments in islice(left, count):
+            pending.append(client.submit(call, packed, *arguments, pure=False))
+
+    try:
+        submit(ahead)
+        while pending:
+            future = pending.popleft()
+            yield future.result()
+            submit(1)
+    finally:
         if pending and client.status == "running":
             client.cancel(list(pending))
 

@@ -21,6 +21,7 @@ from geodl.data.embedding_items import (
     item_files,
     texts_of,
 )
+from geodl.runtime.connect import active_client
 from geodl.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ _TEXT_BACKBONES = (
 )
 _POOLING = ("mean", "max", "first")
 _SHARED = ("file_extensions",)
-_IMAGE_KEYWORDS = (*_SHARED, "normalize", "chip_size")
+_IMAGE_KEYWORDS = (*_SHARED, "normalize", "chip_size", "client")
+# Batches that a process does in one go.
+_BATCHES_OF_TASK = 4
 _TEXT_KEYWORDS = (
     *_SHARED, "encoding", "text_column", "remove_urls", "remove_html_tags", "pooling_strategy",
 )  # fmt: skip
@@ -78,7 +81,6 @@ class Embeddings:
             self._backbone = check_tile_backbone(backbone or "resnet34")
         else:
             self._backbone = str(backbone or _TEXT_BACKBONE)
-        self._encoder: Any = None
 
     def __repr__(self) -> str:
         return f"Embeddings({self._kind!r}, {self._backbone!r})"
@@ -117,7 +119,9 @@ class Embeddings:
             ``file_extensions``: a text or list of those to read. Images: ``normalize`` (True) by
             the statistics of ImageNet; ``chip_size`` (224), to which they are resized. Texts:
             ``encoding`` ("UTF-8"), ``text_column`` ("text") of csv and json, ``remove_urls`` and
-            ``remove_html_tags`` (False), ``pooling_strategy`` ("mean", "max", "first").
+            ``remove_html_tags`` (False), ``pooling_strategy`` ("mean", "max", "first"). Images
+            also ``client``: a Dask client whose workers share them; None takes the active one, or
+            this process.
 
         Returns
         -------
@@ -159,18 +163,24 @@ class Embeddings:
     def _image_parts(
         self, files: Sequence[Path], size: int, options: dict[str, Any], bar: Progress
     ) -> Iterator[tuple[list[str], np.ndarray]]:
-        from geodl.infer.embeddings import ImageEncoder, decoded_images
+        from geodl.infer.embeddings import image_vectors
 
         side = as_int(options.get("chip_size", 224), "chip_size", minimum=1)
         normalize = as_bool(options.get("normalize", True), "normalize")
-        if self._encoder is None or self._encoder.side != side:
-            self._encoder = ImageEncoder(self._backbone, side)
-        images = decoded_images(files, side, normalize)
-        while batch := list(islice(images, size)):
-            vectors = self._encoder.vectors(np.stack([pixels for _, pixels in batch]))
-            for _ in batch:
+        client = options.get("client") or active_client()
+        step = size * _BATCHES_OF_TASK
+        chunks = [files[first : first + step] for first in range(0, len(files), step)]
+        calls = ((chunk, self._backbone, side, normalize, size) for chunk in chunks)
+        if client is None:
+            found: Iterable[np.ndarray] = (image_vectors(*arguments) for arguments in calls)
+        else:
+            from geodl.runtime.remote import each_in_order
+
+            found = each_in_order(client, image_vectors, calls)
+        for chunk, vectors in zip(chunks, found, strict=True):
+            for _ in chunk:
                 bar.advance()
-            yield [str(path) for path, _ in batch], vectors
+            yield [str(path) for path in chunk], vectors
 
     def _text_parts(
         self, files: Sequence[Path], size: int, options: dict[str, Any], bar: Progress

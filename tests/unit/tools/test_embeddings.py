@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import geodl
 from geodl.base.errors import (
     FormatError,
     NotSupportedError,
@@ -20,6 +21,7 @@ from geodl.base.errors import (
     UnknownOptionError,
 )
 from geodl.data.embedding_plot import clusters_of, principal
+from geodl.infer.embeddings import image_encoder
 from geodl.learn import Embeddings
 
 pytestmark = pytest.mark.filterwarnings("ignore::geodl.base.errors.OfflineWarning")
@@ -60,7 +62,7 @@ def test_images_become_the_vectors_of_the_network(images, folder):
     x = (x - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
         [0.229, 0.224, 0.225]
     ).view(3, 1, 1)
-    body = images._encoder.net.body
+    body = image_encoder(BACKBONE, 32).net.body
     with torch.inference_mode():
         expected = body(x[None])[0].numpy()
     np.testing.assert_allclose(vectors[4], expected, atol=1e-4)
@@ -86,6 +88,16 @@ def test_a_file_is_read_lazily_or_whole_and_a_frame_is_the_same(images, folder):
         folder, show_progress=False, return_embeddings=True, chip_size=32, normalize=False
     )
     assert not np.allclose(np.stack(plain["embeddings"]), vectors, atol=1e-3)
+
+
+def test_workers_share_the_images(images, folder):
+    alone = images.get(folder, 2, False, return_embeddings=True, chip_size=32)
+    with geodl.connect("local", workers=2, dashboard_address=None):
+        shared = images.get(folder, 2, False, return_embeddings=True, chip_size=32)
+    assert shared["items"].tolist() == alone["items"].tolist()
+    np.testing.assert_allclose(
+        np.stack(shared["embeddings"]), np.stack(alone["embeddings"]), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
