@@ -386,3 +386,17 @@ def test_exported_instances_keep_their_outlines(bands: Any, tmp_path: Path) -> N
     np.testing.assert_allclose(tables[0]["Confidence"], tables[1]["Confidence"], atol=1e-2)
     union = tables[0].geometry.union(tables[1].geometry).area.sum()
     assert tables[0].geometry.intersection(tables[1].geometry).area.sum() > 0.99 * union
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_give_what_this_process_gives(bands: Any, tmp_path: Path) -> None:
+    raster, _ = bands
+    model = band_segmentor(tmp_path / "m.onnx")
+    arguments = {"output": "scores"}
+    here = classes_of(raster, model, tmp_path / "h.tif", model_arguments=arguments)
+    with geodl.connect("local", workers=2, dashboard_address=None) as client:
+        there = classes_of(
+            raster, model, tmp_path / "t.tif", model_arguments=arguments, client=client,
+            block_size=64,
+        )  # fmt: skip
+    np.testing.assert_array_equal(here, there)
