@@ -215,7 +215,11 @@ def open_package(path: str | os.PathLike[str]) -> PackageFiles:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        emds = [p.name for p in path.iterdir() if p.suffix.lower() == ".emd"]
+        names = [p.name for p in path.iterdir()]
+        emds = [name for name in names if name.lower().endswith(".emd")]
+        networks = [name for name in names if name.lower().endswith(".onnx")]
+        if not emds and len(networks) == 1:
+            return FolderFiles(path / networks[0])
         return FolderFiles(path / one_emd(emds, str(path)))
     if not path.is_file():
         raise SourceNotFoundError(

@@ -326,6 +326,14 @@ def test_a_file_without_words_is_a_segmentor_of_numbered_classes(tmp_path: Path)
     assert bundle.contract.arguments == {"predict_background": True, "threshold": 0.5}
 
 
+def test_a_folder_with_nothing_but_a_network_is_a_model(tmp_path: Path) -> None:
+    path = band_segmentor(tmp_path / "net.onnx")
+    assert read_bundle(tmp_path).sha256 == read_bundle(path).sha256
+    band_segmentor(tmp_path / "other.onnx")
+    with pytest.raises(BundleError, match="holds no model definition"):
+        read_bundle(tmp_path)
+
+
 def test_a_tile_of_any_side_takes_the_size_that_is_stated(tmp_path: Path) -> None:
     words = {"model_type": "Segmentor", "tile_size": 96, "resolution": 50, "tiles_overlap": 25}
     contract = read_bundle(band_segmentor(tmp_path / "a.onnx", tile_px="s", **words)).contract
