@@ -17,8 +17,15 @@ Net = TypeVar("Net", bound=nn.Module)
 COCO_WEIGHTS = "coco_weights"
 
 
-def coco_option(given: Mapping[str, Any], backbone: str) -> dict[str, bool]:
+def coco_option(
+    given: Mapping[str, Any], backbone: str, trained: str = COCO_BACKBONE
+) -> dict[str, bool]:
     """``coco_weights`` of the keywords, False by default; such a network is built differently.
+
+    Parameters
+    ----------
+    trained
+        The backbone that has such weights.
 
     Raises
     ------
@@ -26,10 +33,10 @@ def coco_option(given: Mapping[str, Any], backbone: str) -> dict[str, bool]:
         Another backbone than the one that was trained on COCO.
     """
     wanted = as_bool(given.get(COCO_WEIGHTS, False), COCO_WEIGHTS)
-    if wanted and backbone != COCO_BACKBONE:
+    if wanted and backbone != trained:
         raise OptionError(
-            f"{COCO_WEIGHTS}=True: these weights are of {COCO_BACKBONE}; leave out "
-            f"backbone={backbone!r}, or {COCO_WEIGHTS}."
+            f"{COCO_WEIGHTS}=True: these weights are of the backbone {trained!r}, not of "
+            f"{backbone!r}."
         )
     return {COCO_WEIGHTS: wanted}
 
@@ -52,7 +59,7 @@ def build_over(
         Of the weights of all of it, where ``parameters`` ask for them.
     """
     name = str(parameters["backbone"])
-    if coco_option(parameters, name)[COCO_WEIGHTS]:
+    if parameters.get(COCO_WEIGHTS, False):
         return with_coco(lambda: make(make_backbone(name, bands, False)[0]), coco_name, pretrained)
     backbone, loaded = make_backbone(name, bands, pretrained)
     return make(backbone), loaded

@@ -11,10 +11,12 @@ from torch import nn
 from geodl.base.errors import OptionError
 from geodl.base.options import as_int, check_known
 from geodl.core.classes import ClassTable
+from geodl.models.coco_weights import COCO_WEIGHTS, build_over, coco_option
 from geodl.models.contracts import check_data_fits
 from geodl.models.detector import DetectorModel
 from geodl.models.resnet_backbones import ResNetBackbones
-from geodl.nets.backbones import Backbone, check_backbone, make_backbone
+from geodl.nets.backbones import Backbone, check_backbone
+from geodl.nets.coco_queries import RT_DETR_BACKBONE
 from geodl.nets.queries import QueryNet, cells
 from geodl.tasks.base import Task
 from geodl.tasks.objects import ObjectTask
@@ -49,6 +51,8 @@ class QueryDetector(ResNetBackbones, DetectorModel):
     option_defaults: ClassVar[Mapping[str, int]]
     keywords: ClassVar[tuple[str, ...]]
     transformer: ClassVar[MakesTransformer]
+    coco_name: ClassVar[str] = ""
+    """Of weights of the whole network, which ``coco_weights`` asks for; empty where are none."""
 
     def __init__(
         self,
@@ -58,11 +62,14 @@ class QueryDetector(ResNetBackbones, DetectorModel):
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
-        check_known(kwargs, self.option_defaults, name)
+        offered = (COCO_WEIGHTS,) if self.coco_name else ()
+        check_known(kwargs, (*self.option_defaults, *offered), name)
         check_data_fits(data, name, self.kind, self.dataset_types)
+        backbone = check_backbone(backbone or _DEFAULT_BACKBONE)
         parameters = {
-            "backbone": check_backbone(backbone or _DEFAULT_BACKBONE),
+            "backbone": backbone,
             **query_options(kwargs, self.option_defaults),
+            **(coco_option(kwargs, backbone, RT_DETR_BACKBONE) if offered else {}),
         }
         self._setup(data, parameters, pretrained_path)
 
@@ -81,12 +88,17 @@ class QueryDetector(ResNetBackbones, DetectorModel):
         pretrained: bool,
         batch_size: int | None,
     ) -> tuple[nn.Module, Task, bool]:
-        backbone, loaded = make_backbone(str(parameters["backbone"]), bands, pretrained)
         options = query_options(parameters, cls.option_defaults)
         if "denoising_queries" in options:
             # These choose their queries among the places of a tile.
             options["num_queries"] = min(options["num_queries"], cells(tile_px))
-        net = QueryNet(backbone, cls.transformer(backbone, len(classes), options))
+
+        def make(backbone: Backbone) -> QueryNet:
+            return QueryNet(backbone, cls.transformer(backbone, len(classes), options))
+
+        net, loaded = build_over(
+            make, cls.coco_name, parameters=parameters, bands=bands, pretrained=pretrained
+        )
         return net, ObjectTask(classes, nms_overlap=_TWIN_OVERLAP), loaded
 
 

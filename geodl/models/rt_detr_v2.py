@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from geodl.models.query_detector import REAL_TIME_DEFAULTS, QueryDetector
+from geodl.nets.coco_queries import RT_DETR
 from geodl.nets.queries import rt_detr
 
 
@@ -24,7 +25,9 @@ class RTDetrV2(QueryDetector):
         ``num_queries`` (300): most objects on a tile, at most its places at strides 8, 16 and 32;
         ``width`` (256) of the transformer, a multiple of 64; ``encoder_layers`` (1);
         ``decoder_layers`` (6); ``denoising_queries`` (100): noisy copies of the objects that
-        training learns to put right, 0 for none.
+        training learns to put right, 0 for none; ``coco_weights`` (False): start from the weights
+        that its authors have trained on COCO, with the backbone ``"resnet50d"``, which then starts
+        frozen.
 
     Raises
     ------
@@ -41,3 +44,4 @@ class RTDetrV2(QueryDetector):
     option_defaults = REAL_TIME_DEFAULTS
     keywords = tuple(REAL_TIME_DEFAULTS)
     transformer = staticmethod(rt_detr)
+    coco_name = RT_DETR

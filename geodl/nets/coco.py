@@ -1,6 +1,6 @@
-"""Detectors as torchvision has trained them on COCO, to go on from with other classes and bands.
+"""Detectors as others have trained them on COCO, to go on from with other classes and bands.
 
-They are torchvision's second versions (Li et al. 2021, 2111.11429): ResNet-50 with batch
+Those of torchvision are its second versions (Li et al. 2021, 2111.11429): ResNet-50 with batch
 normalisation throughout.
 """
 
@@ -15,6 +15,8 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
+from geodl.nets import coco_queries
+from geodl.nets.coco_queries import RT_DETR, rt_detr_state
 from geodl.nets.weights import with_pretrained
 
 COCO_BACKBONE = "resnet50"
@@ -22,9 +24,12 @@ FASTER_RCNN = "fasterrcnn_resnet50_fpn_v2"
 MASK_RCNN = "maskrcnn_resnet50_fpn_v2"
 RETINA_NET = "retinanet_resnet50_fpn_v2"
 
-_FIRST_FILTERS = "detector.backbone.body.body.conv1.weight"
+_FIRST_FILTERS = ("detector.backbone.body.body.conv1.weight", coco_queries.FIRST_FILTERS)
 # Layers with an output for each of COCO's classes.
-_OF_CLASSES = (".box_predictor.", ".mask_fcn_logits.", ".classification_head.cls_logits.")
+_OF_CLASSES = (
+    ".box_predictor.", ".mask_fcn_logits.", ".classification_head.cls_logits.",
+    *coco_queries.OF_CLASSES,
+)  # fmt: skip
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -51,7 +56,7 @@ def with_coco(make: Callable[[], Net], name: str, pretrained: bool) -> tuple[Net
 
 def pretrained_builders(name: str) -> list[Callable[[bool], nn.Module]]:
     """What loads the weights of a name; empty where it is none of the above."""
-    known = name in (FASTER_RCNN, MASK_RCNN, RETINA_NET)
+    known = name in (FASTER_RCNN, MASK_RCNN, RETINA_NET, RT_DETR)
     return [partial(_made, nn.Identity, name)] if known else []
 
 
@@ -63,22 +68,21 @@ def _made(make: Callable[[], Net], name: str, pretrained: bool) -> Net:
 
 
 def fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's weights by the names that they have in our network.
+    """The weights that suit our network.
 
-    The outputs for classes are left out, and so are layers of another shape: those for other
-    numbers of anchors. First filters are repeated over the bands.
+    Outputs for classes are left out, and so are layers of another shape: those for other numbers
+    of anchors or queries. First filters are repeated over the bands.
 
     Parameters
     ----------
     own
         What our network has.
     state
-        What torchvision's has.
+        What was trained, by the names of ours.
     """
     found = {}
-    for key, value in state.items():
-        name = f"detector.{key}".replace("detector.backbone.body.", "detector.backbone.body.body.")
-        if name == _FIRST_FILTERS and name in own:
+    for name, value in state.items():
+        if name in _FIRST_FILTERS and name in own:
             value = adapt_input_conv(own[name].shape[1], value)
         of_classes = any(part in name for part in _OF_CLASSES)
         if name in own and own[name].shape == value.shape and not of_classes:
@@ -86,11 +90,22 @@ def fitting(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str,
     return found
 
 
-def _state(name: str) -> Mapping[str, Tensor]:
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of torchvision's detectors by the names of ours."""
+    inside = "detector.backbone.body."
+    return {
+        f"detector.{key}".replace(inside, f"{inside}body."): value for key, value in state.items()
+    }
+
+
+def _state(name: str) -> dict[str, Tensor]:
+    if name == RT_DETR:
+        return rt_detr_state()
     try:
-        state: Mapping[str, Tensor] = get_model_weights(name)["COCO_V1"].get_state_dict(
-            progress=False, check_hash=True, weights_only=True
+        return renamed(
+            get_model_weights(name)["COCO_V1"].get_state_dict(
+                progress=False, check_hash=True, weights_only=True
+            )
         )
     except pickle.UnpicklingError as error:
         raise OSError(f"the weights of {name} are damaged: {error}") from error
-    return state

@@ -15,7 +15,7 @@ from geodl.base.models import MODELS
 from geodl.data.prepare import prepare_data
 from geodl.models.region_options import region_options
 from geodl.nets.backbones import Backbone
-from geodl.nets.coco import FASTER_RCNN, MASK_RCNN, RETINA_NET, fitting
+from geodl.nets.coco import FASTER_RCNN, MASK_RCNN, RETINA_NET, fitting, renamed
 from geodl.nets.masks import MaskRegionNet
 from geodl.nets.regions import RegionNet
 from geodl.nets.retina import RetinaPyramidNet
@@ -53,7 +53,7 @@ def test_all_layers_but_those_of_classes_are_reached(name: str) -> None:
         assert set(state) == {
             key.removeprefix("detector.").replace(".body.body.", ".body.") for key in own
         }
-        missed = set(own) - set(fitting(own, state))
+        missed = set(own) - set(fitting(own, renamed(state)))
         assert {key.removeprefix("detector.").rpartition(".")[0] for key in missed} == OF_CLASSES[
             name
         ]
@@ -64,7 +64,7 @@ def test_all_layers_but_those_of_classes_are_reached(name: str) -> None:
 def test_with_its_weights_our_boxes_are_those_of_torchvision(name: str) -> None:
     torch.manual_seed(0)
     net, bare = ours(name).eval(), theirs(name).eval()
-    net.load_state_dict(fitting(net.state_dict(), bare.state_dict()), strict=False)
+    net.load_state_dict(fitting(net.state_dict(), renamed(bare.state_dict())), strict=False)
     for part in ("box_predictor", "mask_predictor"):
         if getattr(bare.roi_heads, part, None) is not None:
             state = getattr(bare.roi_heads, part).state_dict()
@@ -112,7 +112,7 @@ def test_other_bands_take_them_over(folder: Path) -> None:
     with torch.device("meta"):
         own = ours(RETINA_NET, bands=6).state_dict()
     given = {"backbone.body.conv1.weight": torch.full((64, 3, 7, 7), 0.5)}
-    (filters,) = fitting(own, given).values()
+    (filters,) = fitting(own, renamed(given)).values()
     assert filters.shape == (64, 6, 7, 7)
     assert (filters == 0.25).all()
 
