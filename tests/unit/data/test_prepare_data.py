@@ -1,5 +1,6 @@
 import hashlib
 import json
+import multiprocessing
 import pickle
 import subprocess
 import sys
@@ -550,6 +551,17 @@ def test_worker_processes_give_the_same_epoch(make_export):
     alone = prepare_data(folder, batch_size=4)
     helped = prepare_data(folder, batch_size=4, num_workers=2)
     assert same(first_epoch(alone, 5), first_epoch(helped, 5))
+
+
+def test_worker_processes_start_once_for_all_epochs(make_export):
+    loader = prepare_data(make_export(chips=9), batch_size=4, num_workers=1).train_loader()
+    before = set(multiprocessing.active_children())
+    started = []
+    for _ in range(2):
+        assert len(list(loader)) == 2
+        started.append({p.pid for p in set(multiprocessing.active_children()) - before})
+    assert started[0] == started[1]
+    assert len(started[0]) == 1
 
 
 def test_the_data_object_survives_pickling(make_export):
