@@ -219,7 +219,14 @@ def _rate(text: str) -> Any:
 
 
 def add_weights_fetch(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
-    parser.add_argument("names", nargs="+", metavar="NAME", help="backbones, resnet34 for example")
+    parser.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="backbones, resnet34 for example, or detectors trained on COCO: "
+        "fasterrcnn_resnet50_fpn_v2, maskrcnn_resnet50_fpn_v2, retinanet_resnet50_fpn_v2, "
+        "PekingU/rtdetr_v2_r50vd",
+    )
     parser.add_argument("--folder", default=None, help="default: GEODL_WEIGHTS")
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
