@@ -49,6 +49,11 @@ class Memory:
 def network_bytes(model: LoadedModel, tile_px: int, batch: int) -> int:
     """Bytes that one batch of tiles takes in the network, from one tile that is run on a CPU."""
     contract = model.contract
+    own = getattr(model.net, "working_bytes", None)
+    if own is not None:
+        # Not run by torch, which could count.
+        tiles = 4 * batch * len(contract.extract_bands) * tile_px**2
+        return int((own(tile_px, batch) + tiles) * _WORKSPACE)
     device = next((p.device for p in model.net.parameters()), torch.device("cpu"))
     if device.type != "cpu":
         return 0

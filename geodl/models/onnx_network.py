@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,6 +66,25 @@ class OnnxNetwork(nn.Module):
                 part = np.concatenate([part, np.zeros((short, *part.shape[1:]), part.dtype)])
             runs.append(self._run(part))
         return runs
+
+    def working_bytes(self, tile_px: int, batch: int) -> int:
+        """Most bytes that lie between the network's operators at one time, for a batch of tiles.
+
+        Told from the shapes in the file; operators whose shape is known only when they run count
+        as nothing.
+        """
+        onnx = require("onnx", "export")
+        model = onnx.load_from_string(self.file.content)
+        sides = (self.file.input.shape[0] or batch, *self.file.input.shape[1:2], tile_px, tile_px)
+        port = next(value for value in model.graph.input if value.name == self.file.input.name)
+        for dim, side in zip(port.type.tensor_type.shape.dim, sides, strict=True):
+            if side is not None:
+                dim.dim_value = side
+        try:
+            model = onnx.shape_inference.infer_shapes(model)
+        except (onnx.shape_inference.InferenceError, ValueError):
+            return 0
+        return _most_alive(model.graph)
 
     def _run(self, pixels: np.ndarray) -> list[np.ndarray]:
         try:
@@ -150,6 +170,23 @@ class LabelNetwork(OnnxNetwork):
         if not self.shares:
             return scores
         return torch.logit(scores, _LEAST) if self.several else scores.log()
+
+
+def _most_alive(graph: Any) -> int:
+    """Bytes of tensors that are alive together at most, in the order of the graph's operators."""
+    sizes = {}
+    for value in (*graph.value_info, *graph.output):
+        kind = value.type.tensor_type
+        sides = [dim.dim_value for dim in kind.shape.dim]
+        # Four bytes each; scores and features are float32.
+        sizes[value.name] = 4 * math.prod(sides) if kind.HasField("shape") else 0
+    last = {name: i for i, node in enumerate(graph.node) for name in node.input}
+    alive, most = 0, 0
+    for i, node in enumerate(graph.node):
+        alive += sum(sizes.get(name, 0) for name in node.output)
+        most = max(most, alive)
+        alive -= sum(sizes.get(name, 0) for name in set(node.input) if last[name] == i)
+    return most
 
 
 def _joined(runs: Sequence[np.ndarray], x: Tensor, port: Port, where: str) -> Tensor:

@@ -22,6 +22,7 @@ from geodl.base.errors import BundleError, GeodlError, MissingPackageError, Sour
 from geodl.bundle import load_model, read_bundle, resolve_model
 from geodl.bundle.cache import forget_models
 from geodl.bundle.onnx_definition import OWN_KEY
+from geodl.infer.memory import network_bytes
 from geodl.testing.onnx_files import band_segmentor, onnx_bytes, spot_detector
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "schema1_network.onnx"
@@ -387,6 +388,14 @@ def test_as_many_threads_as_torch_has(tmp_path: Path) -> None:
             assert (options.intra_op_num_threads, options.inter_op_num_threads) == (count, 1)
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_plan_knows_what_the_network_takes(tmp_path: Path) -> None:
+    """Logits and scores of three channels are alive together, and the batch of tiles."""
+    path = band_segmentor(tmp_path / "net.onnx", tile_px="side", batch="n")
+    model = load_model(resolve_model(path, tmp_path))
+    tile = 4 * 3 * 96 * 96
+    assert network_bytes(model, 96, 2) == int(1.5 * (2 * 2 * tile + 2 * tile))
 
 
 # ---- fuzz

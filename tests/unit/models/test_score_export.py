@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
+from geodl.base.errors import NotSupportedError
 from geodl.base.models import MODELS
 from geodl.bundle import load_model, resolve_model
 from geodl.core.contract import Normalization
@@ -36,6 +37,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "several": ("FeatureClassifier", {**BACKBONE, "multilabel": True}),
 }
 SIDE = 64
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 @pytest.fixture(params=CASES)
@@ -106,3 +108,10 @@ def test_the_file_says_what_it_is_to_other_programs(tmp_path: Path) -> None:
     mean, std = np.array(facts["standardization_mean"]), np.array(facts["standardization_std"])
     np.testing.assert_allclose((200 / 255 - mean) / std, 200)
     assert facts["geodl"]["ModelName"] == "UnetClassifier"
+
+
+def test_what_is_not_exported_says_so(tmp_path: Path) -> None:
+    model = MODELS["RandLANet"].from_model(GOLDEN / "schema1_points.dlpk")
+    with pytest.raises(NotSupportedError, match="RandLANet is saved with framework='PyTorch' only"):
+        model.save(tmp_path / "x", framework="ONNX")
+    assert not (tmp_path / "x").exists()
