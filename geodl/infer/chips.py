@@ -150,6 +150,13 @@ class ChipPlan:
     def block_count(self) -> int:
         return len(self._groups)
 
+    @cached_property
+    def chips_together(self) -> int:
+        """Chips of a block of the default size, on average: the same for every layout."""
+        place = self.windows[self.inside]
+        keys = (place[:, :2] + place[:, 2:] // 2) // DEFAULT_BLOCK_PX
+        return math.ceil(len(keys) / max(1, len(np.unique(keys, axis=0))))
+
     @property
     def tile_count(self) -> int:
         return int(self.inside.sum())

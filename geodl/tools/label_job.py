@@ -65,9 +65,9 @@ class LabelJob(Job):
 
     @property
     def tiles_at_once(self) -> int:
-        # Batches have one shape and are filled up: no larger than what a block holds for the most
-        # part, or else few features far apart would cost as much as many.
-        each = -(-self.plan.tile_count // max(1, self.plan.block_count))
+        # Batches have one shape and are filled up: few features far apart would cost as much as
+        # many in large ones.
+        each = self.plan.chips_together
         return max(1, min(self.batch, 1 << max(0, each - 1).bit_length()))
 
     @property

@@ -24,7 +24,7 @@ from geodl.base.errors import (
 from geodl.base.models import MODELS
 from geodl.bundle import load_model, resolve_model
 from geodl.core.contract import ChipCut, Normalization
-from geodl.core.grid import Window
+from geodl.core.grid import GeoGrid, Window
 from geodl.formats import open_export
 from geodl.infer.chips import ChipPlan, reduction
 from geodl.infer.labels import read_reduced
@@ -168,7 +168,7 @@ def test_no_block_size_changes_the_result(raster, features, tmp_path):
         np.testing.assert_allclose(found["Confidence"], whole["Confidence"], atol=1e-3)
 
 
-BATCHES = {7: {}, 50: {"batch_size": 3}, 64: {"batch_size": "16"}, 129: {"batch_size": 1}}
+BATCHES = {7: {"batch_size": 2}, 50: {"batch_size": 3}, 64: {"batch_size": "16"}, 129: {"batch_size": 1}}
 
 
 def test_chips_are_those_of_the_export(raster, features, tmp_path):
@@ -413,7 +413,8 @@ def test_blocks_of_chips_fit_the_memory_and_the_plan_tells(raster, features, tmp
     assert plan.block_px == 999
 
 
-def test_batches_are_no_larger_than_what_a_block_holds(raster, features, tmp_path, monkeypatch):
+def test_batches_are_no_larger_than_what_lies_together(raster, features, tmp_path, monkeypatch):
+    """And the same for every block size, on which results then cannot depend."""
     package = model(tmp_path / "m")
     sizes, task = [], LabelJob.task
 
@@ -422,10 +423,15 @@ def test_batches_are_no_larger_than_what_a_block_holds(raster, features, tmp_pat
         return task(job, **more)
 
     monkeypatch.setattr(LabelJob, "task", seen)
-    for block in (10_000, 100, 1):
+    for block in (10_000, 100):
         run(raster, package, features, tmp_path / f"{block}.parquet", block_size=block)
-    # 53 chips in one block, in nine, and each alone.
-    assert sizes == [64, 8, 1]
+    assert sizes == [64, 64]
+    grid = GeoGrid(width=50_000, height=50_000, transform=(1, 0, 0, 0, 1, 0))
+    cut = ChipCut(size_yx=(24, 24))
+    x = np.repeat(np.arange(500, 40_000, 4096), 3) + np.tile([0, 30, 60], 10)
+    plan = ChipPlan.make(shapely.points(x, x), grid, cut)
+    assert plan.chips_together == plan.with_layout(7).chips_together == 3
+    assert ChipPlan.make(shapely.points([], []), grid, cut).chips_together == 0
 
 
 def test_large_chips_are_counted_as_they_are_reduced(raster):
