@@ -56,7 +56,7 @@ def compare(raster, package, features, moved, tmp_path) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)
             found = classify_objects(
-                str(raster), package, input_features=features, block_size=block, progress=False,
+                str(raster), package, {"batch_size": 4}, features, block_size=block, progress=False,
                 output_name=tmp_path / f"b{block}.parquet",
             )  # fmt: skip
         inside = found["ClassLabel"].notna().to_numpy()
