@@ -23,7 +23,7 @@ from geodl.learn import classify_objects
 from geodl.testing.tiny import random_model
 from tests.benchmarks.test_inference import write_scene
 
-pytestmark = pytest.mark.bench
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
 TILE, BATCH = 64, 8
 
