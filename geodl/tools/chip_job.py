@@ -235,7 +235,7 @@ def prepare(
         try:
             scenes.append(_scene(item, given, options, base))
         except NoOverlapError as error:
-            # Of several images, labels may cover some only.
+            # Of several images, labels or the second raster may cover some only.
             missed = error
             if len(items) == 1:
                 raise

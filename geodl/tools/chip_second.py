@@ -6,13 +6,14 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from geodl.base.errors import DataError, DataWarning, GridMismatchError
+from geodl.base.errors import DataWarning, GridMismatchError
 from geodl.core.blocks import RasterBlock, RasterSource
 from geodl.core.grid import GeoGrid, Window
 from geodl.io.crs import crs_label, same_crs
 from geodl.io.raster_view import read_padded
 from geodl.io.raster_warp import WarpedRaster
 from geodl.io.source import open_source
+from geodl.tools.chip_labels import NoOverlapError
 
 # Two grids whose pixels lie closer than this share of a pixel are the same grid.
 _ALIGNED_PX = 1e-3
@@ -87,7 +88,7 @@ def second_raster(raster: Any, image: GeoGrid, *, finer: bool) -> SecondRaster:
     ------
     GridMismatchError
         One of the two has a CRS and the other has none.
-    DataError
+    NoOverlapError
         They do not overlap.
     """
     source = open_source(raster)
@@ -113,7 +114,7 @@ def second_raster(raster: Any, image: GeoGrid, *, finer: bool) -> SecondRaster:
     second = SecondRaster(source=source, factor=factor, row_px=found[0], col_px=found[1])
     own = source.grid.window.shift(second.row_px, second.col_px)
     if own.intersect(second.window(image.window)).empty:
-        raise DataError(f"The second raster {source.name} nowhere overlaps the image.")
+        raise NoOverlapError(f"The second raster {source.name} nowhere overlaps the image.")
     return second
 
 

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import shapely
 
+from geodl.base.errors import DataError
 from geodl.formats import ChipFolder, open_export, validate_export
 from geodl.formats.images import open_image, read_image
 from geodl.tools.chip_job import ExportJob
@@ -85,8 +86,8 @@ def test_copies_of_class_and_second_rasters_turn_as_their_image_does(
     # The image is its own class raster and second raster: turned pixels must stay equal.
     with rasterio.open(raster) as file:
         few = write(tmp_path / "few.tif", (file.read() % 250 + 1).astype(np.uint8))
-    tiles = export(few, few, tmp_path / "tiles", "Classified_Tiles", rotation_angle=75,
-                   additional_input_raster=few, block_size=40)  # fmt: skip
+    tiles = export(few, few, tmp_path / "tiles", "Classified_Tiles", rotation_angle=120,
+                   stride_size=30, additional_input_raster=few, block_size=40)  # fmt: skip
     angles = set()
     for ref in tiles.chips:
         image = read_image(ref.image).data
@@ -97,7 +98,7 @@ def test_copies_of_class_and_second_rasters_turn_as_their_image_does(
         with open_image(ref.image) as one, open_image(second) as two:
             assert one.transform == two.transform
             angles.add(round(float(np.degrees(np.arctan2(one.transform.d, one.transform.a)))))
-    assert len(angles) == 5
+    assert len(angles) == 3
 
 
 def test_copies_of_a_finer_second_raster_lie_on_the_same_ground(
@@ -194,3 +195,18 @@ def test_panoptic_labels_turn_with_both_their_parts(tmp_path: Path, raster: Path
     for ref in folder.chips:
         label = folder.chip_format.read_label(ref, folder)
         assert np.array_equal(label.instances.masks.any(axis=0), label.values > 0)
+
+
+def test_images_that_the_second_raster_does_not_reach_have_no_chips(
+    tmp_path: Path, raster: Path
+) -> None:
+    with rasterio.open(raster) as file:
+        pixels = file.read()
+    east = write(tmp_path / "east.tif", pixels, TRANSFORM @ rasterio.Affine.translation(COLS, 0))
+    pairs = export([raster, east], None, tmp_path / "out", "Export_Tiles", stride_size=30,
+                   process_all_raster_items=True, additional_input_raster=east)  # fmt: skip
+    assert len(pairs.chips) == (ROWS // 30) * (COLS // 30)
+    with open_image(pairs.chips[0].image) as file:
+        assert file.transform.c == TRANSFORM.c + COLS / 2
+    with pytest.raises(DataError, match=r"second raster .* nowhere overlaps"):
+        export(raster, None, tmp_path / "none", "Export_Tiles", additional_input_raster=east)
