@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,7 +59,9 @@ _BUILD_ERRORS = (GeodlError, TypeError, ValueError, LookupError, AttributeError,
 
 def _build(contract: ModelContract, parameters: Mapping[str, Any]) -> tuple[nn.Module, Any]:
     own = {key: value for key, value in parameters.items() if key != NORM_KEY}
-    with torch.random.fork_rng([]):
+    with torch.random.fork_rng([]), warnings.catch_warnings():
+        # Of a width of 0, say; its weights are then refused.
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors", UserWarning)
         net, task, _ = MODELS[contract.model_name].build(
             classes=contract.classes,
             bands=contract.inputs,
