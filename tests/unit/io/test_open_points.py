@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -242,13 +244,7 @@ def test_datasets_travel_to_workers(tmp_path: Path) -> None:
 def test_urls_are_read_by_ranges(tmp_path: Path) -> None:
     path = make_cloud(tmp_path / "a.laz", points=200_000, side=400)
     make_cloud(tmp_path / "b.las", points=300)
-    asked: list[int] = []
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(_Ranges, directory=str(tmp_path), asked=asked)
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        base = f"http://127.0.0.1:{server.server_port}"
+    with served(tmp_path) as (base, asked):
         points = geodl.open_points(f"{base}/a.laz", chunks=50_000)
         head = sum(asked)
         assert head < 20_000
@@ -258,6 +254,34 @@ def test_urls_are_read_by_ranges(tmp_path: Path) -> None:
         assert geodl.open_points(f"{base}/b.las").compute().sizes["point"] == 300
         with pytest.raises(SourceNotFoundError):
             geodl.open_points(f"{base}/c.laz")
+
+
+@pytest.mark.real
+def test_an_octree_behind_a_url_is_read_where_it_is_needed(sample_data: Path) -> None:
+    path = sample_data / "lidar_formats" / "1.2-with-color.copc.laz"
+    whole = laspy.read(path)
+    x, y = np.asarray(whole.x), np.asarray(whole.y)
+    (x0, x1), (y0, y1) = np.quantile(x, [0.1, 0.2]), np.quantile(y, [0.1, 0.2])
+    keep = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+    bounds = (float(x0), float(y0), float(x1), float(y1))
+    with served(path.parent) as (base, asked):
+        points = geodl.open_points(f"{base}/{path.name}", bounds=bounds)
+        np.testing.assert_array_equal(points.gps_time.values, whole.gps_time[keep])
+        assert points.red.values.sum() == np.asarray(whole.red)[keep].astype(np.int64).sum()
+    assert keep.any()
+    assert max(asked) < path.stat().st_size / 2
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[str, list[int]]]:
+    """Address of a server of ranges, and the lengths that are asked for."""
+    asked: list[int] = []
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(_Ranges, directory=str(folder), asked=asked)
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
     finally:
         server.shutdown()
         server.server_close()
