@@ -30,6 +30,8 @@ from geodl.formats.listing import chips_of
 from geodl.formats.registry import FORMATS
 from geodl.io.crs import reference_metres
 
+# Dataset types that are another use, or another spelling, of a chip format.
+CHIPS_AS = {"3DRCNet": "Classified_Tiles", "Labelled_Tiles": "Labeled_Tiles"}
 IMAGE_SPACES = ("MAP_SPACE", "IMAGE_SPACE", "PIXEL_SPACE")
 
 
@@ -148,7 +150,7 @@ def _mode(
                 f"{path} has no {', '.join(missing)}: the export is incomplete. Export it again, "
                 f"or name its dataset_type ({', '.join(sorted(FORMATS))})."
             )
-        return dataset_type
+        return CHIPS_AS.get(dataset_type, dataset_type)
     stated = [value for value in (stats.get("MetaDataMode"), emd.get("MetaDataMode")) if value]
     if len(set(map(str, stated))) > 1:
         raise FormatError(

@@ -12,7 +12,7 @@ from geodl.base.options import as_float, as_int
 from geodl.formats.base import ESRI_EMD, ESRI_MAP, ESRI_STATS, ChipRef
 from geodl.formats.chip_format import ChipFormat
 from geodl.formats.fault import Fault, Faults
-from geodl.formats.folder import IMAGE_SPACES, open_by_roots
+from geodl.formats.folder import CHIPS_AS, IMAGE_SPACES, open_by_roots
 from geodl.formats.inference import is_export, sub_folders
 from geodl.formats.layouts import LAYOUTS, file_of, layout_of
 from geodl.formats.listing import FileTree, chip_refs, chips_of, resolve_line
@@ -21,8 +21,6 @@ from geodl.formats.validate_chips import check_chips
 
 _ROOTS = (ESRI_EMD, ESRI_STATS, ESRI_MAP)
 _SIDES = ("A", "B")
-# Dataset types that are another use, or another spelling, of a chip format.
-_CHIPS_AS = {"3DRCNet": "Classified_Tiles", "Labelled_Tiles": "Labeled_Tiles"}
 _BANDS = "AllTilesStats"
 
 
@@ -62,7 +60,7 @@ def validate_export(
     if name is not None:
         _validate_layout(folder, name, faults)
         return faults.found
-    _validate(folder, _CHIPS_AS.get(dataset_type or "", dataset_type), faults)
+    _validate(folder, CHIPS_AS.get(dataset_type or "", dataset_type), faults)
     if dataset_type == "3DRCNet" and not _object(folder / ESRI_EMD, faults).get(_BANDS):
         faults.error(folder / ESRI_EMD, _BANDS, "is missing; it scales the many bands")
     return faults.found

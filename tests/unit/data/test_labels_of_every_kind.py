@@ -134,12 +134,26 @@ def test_chips_of_many_sizes_are_resized_to_one(tmp_path: Path, scene: Scene) ->
     assert {tuple(data.train_ds[n]["image"].shape) for n in range(5)} == {(4, 40, 40)}
 
 
-def test_a_plain_folder_of_folders_is_imagenet(tmp_path: Path, scene: Scene) -> None:
-    path = export(tmp_path, scene, "Imagenet")
-    for name in ("map.txt", "esri_accumulated_stats.json", "esri_model_definition.emd"):
-        (path / name).unlink()
-    data: Any = prepare_data(path, dataset_type="Imagenet", batch_size=2)
-    assert data.classes == sorted(p.name for p in (path / "images").iterdir())
+PLAIN = ["PASCAL_VOC_rectangles", "Classified_Tiles", "3DRCNet", "Labelled_Tiles"]
+
+
+@pytest.mark.parametrize("name", PLAIN + INSTANCES + BOXES + TILES + [PANOPTIC])
+def test_a_plain_folder_is_read_by_its_type_alone(tmp_path: Path, scene: Scene, name: str) -> None:
+    mode = {"3DRCNet": "Classified_Tiles", "Labelled_Tiles": "Labeled_Tiles"}.get(name, name)
+    path = export(tmp_path, scene, mode)
+    counts = open_export(path).class_counts
+    for file in ("map.txt", "stats.txt", "esri_accumulated_stats.json",
+                 "esri_model_definition.emd"):  # fmt: skip
+        (path / file).unlink()
+    for number, folder in enumerate(sorted((path / "labels2").glob("*")), start=1):
+        folder.rename(folder.with_name(str(number)))
+    before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
+    data: Any = prepare_data(path, {1: "house"}, dataset_type=name, batch_size=2, chip_size=32)
+    assert data.class_counts == counts
+    assert data.classes[0] == "house"
+    assert all(text in repr(data) for text in map(str, counts or {}))
+    assert next(iter(data.train_loader()))["image"].shape == (2, 4, 32, 32)
+    assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
 
 
 def test_more_masks_than_n_masks_are_named(tmp_path: Path, scene: Scene) -> None:
