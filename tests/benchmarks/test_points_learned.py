@@ -4,6 +4,11 @@ Held back of ``lidar_ign``: in each of its five files (the tiles 77055_627755, 7
 77060_627755 and 77060_627760, and semis_2021_0382_6565 cropped) the northern third of the ground,
 from two thirds of the way between the header's least and greatest y. Classes 3, 4 and 5 are one;
 others than 2 to 6 are left out of loss and scores. A point counts once for each block it lies in.
+
+The third chooses neither rates nor lengths of training: these were compared on the ground between
+one half and two thirds of the way, by models that had learned from the ground south of it. Models
+are then trained on all of the other two thirds, the last epoch counts, and the third is scored once.
+The sizes of the networks are those of earlier runs, which were scored on the third.
 """
 
 from __future__ import annotations
@@ -54,11 +59,11 @@ def lidar(sample_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     export = export_point_dataset(
         folder / "split", folder / "ign.pctd", extra_features=["numberOfReturns", "returnNumber"]
     )
-    for name in ("train", "val"):
-        path = export / name / "Statistics.json"
-        value = json.loads(path.read_text())
-        codes = [entry["classCode"] for entry in value["classification"]["table"]]
-        value["parameters"]["excludedClasses"] = [c for c in codes if c not in LEARNED]
+    paths = [export / name / "Statistics.json" for name in ("train", "val")]
+    values = [json.loads(path.read_text()) for path in paths]
+    codes = {entry["classCode"] for v in values for entry in v["classification"]["table"]}
+    for path, value in zip(paths, values, strict=True):
+        value["parameters"]["excludedClasses"] = sorted(codes - set(LEARNED))
         path.write_text(json.dumps(value))
     return export
 
@@ -91,7 +96,7 @@ def test_randla_net_on_the_held_back_third(lidar: Path, tmp_path: Path) -> None:
     started = time.process_time()
     encoder = {"out_channels": [16, 32, 64], "sub_sampling_ratio": [4, 4, 4], "k_n": 12}
     model = RandLANet(prepared(lidar, tmp_path, 4), encoder_params=encoder)
-    model.fit(3, 1e-2, iters_per_epoch=25)
+    model.fit(4, 5e-3, iters_per_epoch=50, checkpoint=False)
     overall, mean = scored(model, started, "RandLANet")
     assert overall >= 0.85
     assert mean >= 0.55
@@ -106,7 +111,7 @@ def test_pointcnn_on_the_held_back_third(lidar: Path, tmp_path: Path) -> None:
     model = PointCNN(
         prepared(lidar, tmp_path, 4), encoder_params=encoder, sample_point_num=2048, dropout=0.3
     )
-    model.fit(1, 5e-3, iters_per_epoch=60)
+    model.fit(2, 3e-3, iters_per_epoch=120, checkpoint=False)
     overall, _ = scored(model, started, "PointCNN")
     assert overall >= 0.8
 
