@@ -25,7 +25,7 @@ _DEFAULT_SIZES = (1, 2, 3, 6)
 _DILATED_STRIDE = 8
 _NETWORK = (
     "backbone", "use_unet", "pyramid_sizes", "unet_aux_loss", "pointrend", "keep_dilation",
-    "pretrained",
+    "pretrained", "vggv2",
 )  # fmt: skip
 
 
@@ -92,6 +92,11 @@ class PSPNetClassifier(PixelClassifier):
             own={"keep_dilation": False, "pretrained": True},
             pyramid_sizes=pooling_sizes(pyramid_sizes),
         )
+
+    @classmethod
+    def parameter_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        # Documented of other programs' VGG encoders; there is one kind here.
+        return {"vggv2": False}
 
     @classmethod
     def build(

@@ -47,7 +47,14 @@ ROAD_PARAMETERS = {
 CELL = {"x", "y", "spatialReference"}
 BACKBONE = {"backbone"}
 # What is written besides what builds the network is no obstacle on the way back.
-RESTORED = {"MultiTaskRoadExtractor", "ChangeDetector", "YOLOv3", "RandLANet", "MMDetection3D"}
+RESTORED = {
+    "PSPNetClassifier",
+    "MultiTaskRoadExtractor",
+    "ChangeDetector",
+    "YOLOv3",
+    "RandLANet",
+    "MMDetection3D",
+}
 # Class: its ModelType, further keys, and keys of ModelParameters besides ``backend``. What names
 # Python source of arcgis.learn (ModelConfigurationFile and the like) belongs to ModelExtension
 # alone here, which tests/unit/models/test_model_extension.py looks at.
@@ -66,7 +73,10 @@ ROWS: Mapping[str, tuple[str, set[str], set[str]]] = {
     "UnetClassifier": ("ImageClassification", {"ignore_mapped_class"}, BACKBONE),
     "PSPNetClassifier": (
         "ImageClassification", {"ignore_mapped_class"},
-        {"backbone", "pyramid_sizes", "use_unet", "pointrend", "keep_dilation", "unet_aux_loss"},
+        {
+            "backbone", "pyramid_sizes", "use_unet", "pointrend", "keep_dilation", "unet_aux_loss",
+            "vggv2",
+        },
     ),
     "DeepLab": (
         "ImageClassification", {"ignore_mapped_class"}, {"backbone", "pointrend", "keep_dilation"}
