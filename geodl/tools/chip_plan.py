@@ -170,11 +170,15 @@ class ChipPlan:
         rows = [np.zeros((0, 4), np.int64)]
         for key, places in self._reached:
             part = self.parts[key[0]]
-            windows = [part.places.window((i, j)) for i, j in places.tolist()]
-            still = part.allowed(windows, self.turns[0])
-            for number, turn in enumerate(self.turns):
-                kept = places[still & part.allowed(windows, turn)]
-                rows.append(np.column_stack([np.full((len(kept), 2), (number, key[0])), kept]))
+            inside = np.ones((len(self.turns), len(places)), bool)
+            if part.mask is not None:
+                windows = [part.places.window((i, j)) for i, j in places.tolist()]
+                inside = np.array([part.allowed(windows, turn) for turn in self.turns])
+                # There are copies of such chips only that are written themselves.
+                inside &= inside[0]
+            turns, positions = np.nonzero(inside)
+            image = np.full(len(turns), key[0])
+            rows.append(np.column_stack([turns, image, places[positions]]))
         chips = np.concatenate(rows)
         return chips[np.lexsort(chips.T[::-1])]
 

@@ -66,11 +66,15 @@ BOXES = [(10, 12, 32, 30), (40, 41, 52, 70), (70, 20, 100, 33)]
 def test_all_chips_are_those_that_a_look_at_each_would_take(
     tmp_path: Path, raster: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Of the chip at column 60 and row 20 the copy turned by 45 degrees alone is in the diamond.
+    diamond = shapely.Point(500000 + 75 / 2, 5000000 - 35 / 2).buffer(21.5 / 2, quad_segs=1)
+    allowed = [*frame_of([(0, 0, 61.5, 200)]).geometry, diamond]
+
     def once(out: Path) -> dict[str, bytes]:
         folder = export(
-            [raster, raster], frame_of(BOXES), out, mode, rotation_angle=100, block_size=60,
+            [raster, raster], frame_of(BOXES), out, mode, rotation_angle=45, block_size=60,
             context={"exportAllTiles": True}, process_all_raster_items=True,
-            input_mask_polygons=frame_of([(0, 0, 61.5, 200)]),
+            input_mask_polygons=gpd.GeoDataFrame(geometry=allowed, crs="EPSG:32633"),
         )  # fmt: skip
         return content(folder.path)
 
