@@ -5,10 +5,11 @@ Held back of ``lidar_ign``: in each of its five files (the tiles 77055_627755, 7
 from two thirds of the way between the header's least and greatest y. Classes 3, 4 and 5 are one;
 others than 2 to 6 are left out of loss and scores. A point counts once for each block it lies in.
 
-The third chooses neither rates nor lengths of training: these were compared on the ground between
-one half and two thirds of the way, by models that had learned from the ground south of it. Models
-are then trained on all of the other two thirds, the last epoch counts, and the third is scored once.
-The sizes of the networks are those of earlier runs, which were scored on the third.
+The third chooses neither rates nor lengths of training: two of RandLANet's and one of PointCNN's
+were looked at on the ground between one half and two thirds of the way, by models that had learned
+from the ground south of it. Models are then trained on all of the other two thirds, the last epoch
+counts, and the third is scored once. The sizes of the networks are those of earlier runs, which
+were scored on the third.
 """
 
 from __future__ import annotations
