@@ -20,6 +20,7 @@ from geodl.base.errors import (
     UnknownOptionError,
 )
 from geodl.base.models import MODELS
+from geodl.core.contract import Normalization
 from geodl.learn import (
     Model,
     UnetClassifier,
@@ -28,6 +29,7 @@ from geodl.learn import (
     detect_change_using_deep_learning,
     detect_objects,
 )
+from geodl.models.region_options import REGION_DEFAULTS
 from geodl.testing.onnx_files import CELL_PX, band_segmentor, onnx_bytes, spot_detector
 from geodl.testing.tiny import random_model
 
@@ -304,8 +306,6 @@ def test_an_exported_detector_gives_what_its_package_gives(bands: Any, tmp_path:
 
 
 def test_an_exported_change_detector_takes_two_rasters(write_raster: Any, tmp_path: Path) -> None:
-    from geodl.core.contract import Normalization
-
     statistics = Normalization(
         minimum=(0.0,) * 6, maximum=(255.0,) * 6, scaled_mean=(0.4,) * 6, scaled_std=(0.3,) * 6
     )
@@ -369,8 +369,6 @@ def test_another_number_of_bands_is_refused(write_raster: Any, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_exported_instances_keep_their_outlines(bands: Any, tmp_path: Path) -> None:
-    from geodl.models.region_options import REGION_DEFAULTS
-
     regions = {
         **REGION_DEFAULTS, "rpn_pre_nms_top_n_test": 20, "rpn_post_nms_top_n_test": 6,
         "finest_anchor_px": 8.0,
