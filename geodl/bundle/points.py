@@ -60,7 +60,10 @@ def point_definition(contract: ModelContract, parameters: dict[str, Any]) -> dic
                 else {"no_of_points_per_tile": spec.max_points}
             ),
         },
-        "ModelParameters": parameters,
+        "ModelParameters": {
+            **({"sample_point_num": spec.max_points} if contract.kind == "points" else {}),
+            **parameters,
+        },
     }
 
 

@@ -93,8 +93,8 @@ ROWS: Mapping[str, tuple[str, set[str], set[str]]] = {
         {"MetaDataMode", "CropSizeFixed", "BlackenAroundFeature", "ExpMap"}, BACKBONE,
     ),
     "PointCNN": ("PointCloudClassification", POINTS, {"encoder_params", "sample_point_num"}),
-    "RandLANet": ("PointCloudClassification", POINTS, {"encoder_params"}),
-    "SQNSeg": ("PointCloudClassification", POINTS, {"encoder_params"}),
+    "RandLANet": ("PointCloudClassification", POINTS, {"encoder_params", "sample_point_num"}),
+    "SQNSeg": ("PointCloudClassification", POINTS, {"encoder_params", "sample_point_num"}),
     "MMDetection3D": ("PointCloudDetection", {"DataAttributes"}, set()),
 }  # fmt: skip
 
