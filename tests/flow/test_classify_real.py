@@ -71,8 +71,9 @@ def test_building_footprints_over_heights(sample_data, tmp_path, fixed):
     folder = sample_data / "elevation_buildings"
     buildings = geopandas.read_file(folder / "buildings.geojson")
     package = random_model(
-        tmp_path / "heights", "FeatureClassifier", "tiles", {"backbone": "resnet18"},
-        classes={1: "low", 2: "high"}, bands=1, tile_px=32, dtype="float32", variable_tile=False,
+        tmp_path / "heights", "FeatureClassifier", "tiles",
+        {"backbone": "timm:test_efficientnet"}, classes={1: "low", 2: "high"}, bands=1,
+        tile_px=32, dtype="float32", variable_tile=False,
         normalization=Normalization(
             minimum=(0.0,), maximum=(60.0,), scaled_mean=(0.2,), scaled_std=(0.2,)
         ),
