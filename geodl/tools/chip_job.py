@@ -31,6 +31,7 @@ from geodl.tools.chip_labels import (
     Labels,
     NoOverlapError,
     RasterLabels,
+    is_raster,
     open_labels,
     polygons_in_pixels,
     regions,
@@ -275,7 +276,7 @@ def _scene(raster: Any, given: ExportInput, options: ChipOptions, base: ChipFold
             given.labels,
             source.grid,
             class_field=options.class_field,
-            buffer_radius=options.buffer_radius,
+            buffer_radius=_radius(given.labels, given.instances, options),
             needs_area=chosen.kind == "objects" or options.blacken or not options.fixed_size,
             known=known,
             assume_crs=given.assume_crs,
@@ -318,12 +319,19 @@ def _things(
         given.instances,
         source.grid,
         class_field=options.instance_field,
-        buffer_radius=options.buffer_radius,
+        buffer_radius=_radius(given.instances, given.labels, options),
         needs_area=False,
         known=known,
         assume_crs=given.assume_crs,
         one_of_several=options.every_item,
     )
+
+
+def _radius(layer: Any, other: Any, options: ChipOptions) -> float | None:
+    """By how much a layer is widened: of a raster and features, the features are meant."""
+    if other is not None and is_raster(layer) and not is_raster(other):
+        return None
+    return options.buffer_radius
 
 
 def _check_alike(scenes: Sequence[Scene]) -> None:

@@ -214,3 +214,19 @@ def test_images_that_the_second_raster_does_not_reach_have_no_chips(
         assert file.transform.c == TRANSFORM.c + COLS / 2
     with pytest.raises(DataError, match=r"second raster .* nowhere overlaps"):
         export(raster, None, tmp_path / "none", "Export_Tiles", additional_input_raster=east)
+
+
+def test_a_radius_is_for_the_features_of_panoptic_labels(tmp_path: Path, raster: Path) -> None:
+    classes = write(tmp_path / "classes.tif", np.ones((1, ROWS, COLS), np.uint8))
+    trunks = frame_of([(40, 30, 41, 31)])
+    trunks["geometry"] = trunks.centroid
+    folder = export(raster, classes, tmp_path / "out", "Panoptic_Segmentation", stride_size=30,
+                    input_instance_data=trunks, buffer_radius=2.4)  # fmt: skip
+    masks = [folder.chip_format.read_label(ref, folder).instances.masks for ref in folder.chips]
+    areas = [int(mask.sum()) for mask in masks if len(mask)]
+    # Of the pixels around its middle 69 lie within 2.4 m; the chip above has some of them.
+    assert len(areas) == 2
+    assert sum(areas) == 69
+    with pytest.raises(DataError, match="buffer_radius is for features"):
+        export(raster, classes, tmp_path / "none", "Panoptic_Segmentation",
+               input_instance_data=classes, buffer_radius=2.4)  # fmt: skip
