@@ -104,7 +104,7 @@ def classify_points(
         LAZ file of the same order.
     tile_size, buffer
         Side of the tiles and what is seen around them, in units of the CRS. By default tiles of
-        about three million points or less, and the side of a block.
+        about two million points or less, and the side of a block.
     classes
         Which points change: None all; a list of present codes only those; or a dict with the lists
         ``overwrite`` and ``keep`` (present codes that may, or must not, be replaced) and ``write``

@@ -103,7 +103,7 @@ def detect_objects_3d(
         Of two boxes of a class whose overlap, seen from above, is larger, the weaker is dropped.
     tile_size, buffer
         Side of the tiles and what is seen around them, in units of the CRS. By default tiles of
-        about three million points or less, and the side of a block.
+        about two million points or less, and the side of a block.
     client
         A Dask client; None takes the active one, or this process.
     future

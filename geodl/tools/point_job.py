@@ -33,10 +33,11 @@ from geodl.tools.device import run_device
 from geodl.tools.inference import kept_model, worker_count
 from geodl.tools.product import Product
 
-# Points of a tile with its buffer, as far as the density of the whole cloud tells: some 200 MB.
-# Blocks at a seam are run for both tiles: at 25 points per m2 and blocks of 50 m that is a fifth
-# more work, and half as much again in tiles of a million points.
-TILE_POINTS = 3_000_000
+# Points of a tile with its buffer, as far as the density of the whole cloud tells; up to three
+# tiles are in memory, some 100 MB per million points. Blocks at a seam are run for both tiles: at
+# 25 points per m2 and blocks of 50 m that is a quarter more work, and half as much again in tiles
+# of a million points.
+TILE_POINTS = 2_000_000
 # Small clouds are cut so that each worker has a few tiles, but not into seams only.
 _TILES_OF_WORKER = 3
 _LEAST_TILE_POINTS = 500_000
