@@ -131,11 +131,16 @@ class ChipData(BatchLoaders):
 
         return draw_batch(self, as_int(rows, "rows", minimum=1), columns)
 
+    def _further(self) -> str:
+        """How many exports are merged besides the first, for people."""
+        further = len({chip.folder.path for chip in self.train_ds.store.chips} - {self.path})
+        return f" and {further} more" if further else ""
+
     def __repr__(self) -> str:
         names = f" ({', '.join(self.band_names)})" if self.band_names else ""
         unit = _UNITS.get(self.kind, "pixels")
         lines = [
-            f"ChipData: {self.dataset_type} in {os.fspath(self.path)}",
+            f"ChipData: {self.dataset_type} in {os.fspath(self.path)}{self._further()}",
             f"  chips    {len(self.train_ds)} to train, {len(self.valid_ds)} to validate "
             f"({self.split} split, seed {self.seed}); {self.chip_size} x {self.chip_size} px, "
             f"batches of {self.batch_size}",

@@ -355,6 +355,8 @@ def test_folders_are_merged_and_classes_united_by_value(make_export):
     assert len(data.train_ds) + len(data.valid_ds) == 16
     assert data.classes == ["building", "tree"]
     assert data.class_counts == {1: 12, 2: 4}
+    assert f"{one} and 1 more\n" in repr(data)
+    assert "more" not in repr(prepare_data(one))
     assert data.normalization.minimum == (0,)
     assert data.normalization.maximum == (30,)
     assert data.normalization.scaled_mean[0] == pytest.approx(6 / 30)
