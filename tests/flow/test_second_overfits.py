@@ -25,7 +25,7 @@ def test_one_scene_is_learned_by_heart(tmp_path: Path) -> None:
         transforms=False,
     )
     model = MMDetection3D(data)
-    model.fit(80, 3e-3, checkpoint=False)
+    model.fit(120, 3e-3, checkpoint=False)
     scores = model.average_precision_score(iou_thresh=0.5, detect_thresh=0.05, view_type="train")
     assert isinstance(scores, dict)
     assert min(scores.values()) > 0.9
