@@ -168,7 +168,12 @@ def test_no_block_size_changes_the_result(raster, features, tmp_path):
         np.testing.assert_allclose(found["Confidence"], whole["Confidence"], atol=1e-3)
 
 
-BATCHES = {7: {"batch_size": 2}, 50: {"batch_size": 3}, 64: {"batch_size": "16"}, 129: {"batch_size": 1}}
+BATCHES = {
+    7: {"batch_size": 2},
+    50: {"batch_size": 3},
+    64: {"batch_size": "16"},
+    129: {"batch_size": 1},
+}
 
 
 def test_chips_are_those_of_the_export(raster, features, tmp_path):
