@@ -9,10 +9,12 @@ from typing import Any
 from distributed import WorkerPlugin
 
 from geodl.runtime.cores import available_cores
+from geodl.runtime.memory import keep_freed_memory
 
 
 class GeodlPlugin(WorkerPlugin):  # type: ignore[misc]
-    """Sets the number of torch threads, so that processes x threads equal the host's cores.
+    """Sets the number of torch threads, so that processes x threads equal the host's cores, and
+    lets memory that a block has used serve the next one.
 
     Nannies set OMP_NUM_THREADS to 1, which leaves cores idle where there are fewer workers than
     cores.
@@ -32,6 +34,7 @@ class GeodlPlugin(WorkerPlugin):  # type: ignore[misc]
         self.workers_by_host = workers_by_host
 
     def setup(self, worker: Any) -> None:
+        keep_freed_memory()
         if self.threads is not None and self.threads.isdigit() and int(self.threads) > 0:
             count = int(self.threads)
         else:
