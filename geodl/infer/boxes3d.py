@@ -15,8 +15,7 @@ from geodl.base.errors import ModelDataError
 from geodl.bundle import ModelRef, load_model
 from geodl.core.oriented import OrientedBoxes
 from geodl.core.points import PointInput, PointTile, PointTileSpec
-from geodl.formats.point_blocks import ATTRIBUTE_NAMES
-from geodl.infer.points import moved
+from geodl.infer.points import attributes_of, moved
 from geodl.io.point_cells import SortedCloud
 from geodl.ops.point_blocks import overlapping_blocks
 
@@ -60,7 +59,7 @@ def tile_boxes(
     ModelDataError
         The points lack an attribute that the model takes.
     """
-    attributes = {f.name: _attribute(tile, f.name) for f in spec.features}
+    attributes = attributes_of(tile, spec)
     own = spec.block_size / 4 * _OWN_SHARE
     found = [OrientedBoxes.none()]
     for centre, positions in _blocks(tile, spec):
@@ -84,13 +83,6 @@ def _blocks(tile: PointTile, spec: PointInput) -> Iterator[tuple[tuple[float, fl
                 chosen = np.random.default_rng(place).permutation(positions)[: spec.max_points]
                 positions = np.sort(chosen)
             yield centre, positions
-
-
-def _attribute(tile: PointTile, name: str) -> np.ndarray:
-    dimension = ATTRIBUTE_NAMES.get(name, name)
-    if dimension not in tile.attributes:
-        raise ModelDataError(f"The model takes {name!r}, which the points do not have.")
-    return tile.attributes[dimension]
 
 
 def joined(parts: list[OrientedBoxes]) -> OrientedBoxes:

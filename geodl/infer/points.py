@@ -82,7 +82,7 @@ def tile_scores(
     core = np.flatnonzero(tile.inside)
     total = np.zeros((len(tile), len(spec.codes)), np.float32)
     votes = np.zeros(len(tile), np.int32)
-    attributes = {f.name: _attribute(tile, f.name) for f in spec.features}
+    attributes = attributes_of(tile, spec)
     seconds = {"prepare": 0.0, "model": 0.0}
 
     def prepare(blocks: Sequence[_Block]) -> Any:
@@ -111,11 +111,21 @@ def tile_scores(
     return total[core] / votes[core, None], seconds
 
 
-def _attribute(tile: PointTile, name: str) -> np.ndarray:
-    dimension = ATTRIBUTE_NAMES.get(name, name)
-    if dimension not in tile.attributes:
-        raise ModelDataError(f"The model takes {name!r}, which the points do not have.")
-    return tile.attributes[dimension]
+def attributes_of(tile: PointTile, spec: PointInput) -> dict[str, np.ndarray]:
+    """Values of a tile's points for each feature that a model takes, by the feature's name.
+
+    Raises
+    ------
+    ModelDataError
+        The points lack one.
+    """
+    found = {}
+    for name in (feature.name for feature in spec.features):
+        dimension = ATTRIBUTE_NAMES.get(name, name)
+        if dimension not in tile.attributes:
+            raise ModelDataError(f"The model takes {name!r}, which the points do not have.")
+        found[name] = tile.attributes[dimension]
+    return found
 
 
 def _batches(blocks: Iterator[_Block], device: str) -> Iterator[list[_Block]]:

@@ -19,7 +19,7 @@ from geodl.base.places import make_folder, place, remote_errors, remove_tree
 from geodl.core.blocks import RasterSource
 from geodl.core.grid import Window
 from geodl.runtime.packed import call, pack, unpack
-from geodl.runtime.run import RETRY_WAITS_S
+from geodl.runtime.run import LASTING_ERRORS, RETRY_WAITS_S
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def read_one_pixel(source: RasterSource) -> None:
     for row, col in ((rows // 2, cols // 2), (0, 0)):
         try:
             source.read(Window(row=row, col=col, height=1, width=1))
-        except (FileNotFoundError, PermissionError):
+        except LASTING_ERRORS:
             raise
         except SourceError as error:
             logger.warning("preflight: %s", error)

@@ -27,6 +27,8 @@ _computing = threading.Lock()
 
 # Transient read failures (a network share, an object store) are tried again after these waits.
 RETRY_WAITS_S = (0.5, 2.0)
+# What a source raises that another try would not mend.
+LASTING_ERRORS = (FileNotFoundError, PermissionError)
 # Failing blocks do not stop the others, unless so many fail before the first one succeeds.
 _HOPELESS = 8
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -230,7 +232,7 @@ def _read_with_retries(task: BlockTask, spec: Spec, waits_s: Sequence[float]) ->
     for wait_s in (*waits_s, None):
         try:
             return task.read(spec), time.perf_counter() - started
-        except (FileNotFoundError, PermissionError):
+        except LASTING_ERRORS:
             raise
         except SourceError as error:
             if wait_s is None:
