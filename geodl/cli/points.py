@@ -7,7 +7,14 @@ from typing import Any
 
 from geodl.cli.main import Run, Word
 from geodl.cli.options import add_options, given
-from geodl.cli.work import add_client, client_of
+from geodl.cli.work import (
+    add_client,
+    client_of,
+    counted_objects,
+    expectation,
+    expected,
+    objects_word,
+)
 
 
 def add_points(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
@@ -18,8 +25,8 @@ def add_points(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
         result: Any = classify_points(**given(options, names), **client_of(options))
-        if isinstance(result, float):
-            return {"worker_hours": result}
+        if (hours := expected(result)) is not None:
+            return hours
         codes, counts = _counts(result)
         return {
             "path": result.attrs["path"],
@@ -29,7 +36,7 @@ def add_points(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
 
     def word(value: dict[str, Any]) -> str:
         if "worker_hours" in value:
-            return f"{value['worker_hours']:.3g} worker-hours expected"
+            return expectation(value)
         parts = ", ".join(f"{count} of class {code}" for code, count in value["classes"].items())
         return f"{value['points']} points ({parts or 'none'}): {value['path']}"
 
@@ -43,19 +50,10 @@ def add_boxes(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
     add_client(parser)
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        found: Any = detect_objects_3d(**given(options, names), **client_of(options))
-        if isinstance(found, float):
-            return {"worker_hours": found}
-        counts = found["Class"].value_counts().to_dict()
-        return {"path": found.attrs["path"], "detections": len(found), "classes": counts}
+        found = detect_objects_3d(**given(options, names), **client_of(options))
+        return counted_objects(found)
 
-    def word(value: dict[str, Any]) -> str:
-        if "worker_hours" in value:
-            return f"{value['worker_hours']:.3g} worker-hours expected"
-        parts = ", ".join(f"{count} {name}" for name, count in value["classes"].items())
-        return f"{value['detections']} detections ({parts or 'none'}): {value['path']}"
-
-    return run, word
+    return run, objects_word
 
 
 def add_blocks(parser: argparse.ArgumentParser) -> tuple[Run, Word]:

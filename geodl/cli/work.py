@@ -34,18 +34,9 @@ def add_detect(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
 
     def run(options: argparse.Namespace) -> dict[str, Any]:
         found = detect_objects(**model_of(given(options, names), options), **client_of(options))
-        if (plan := expected(found)) is not None:
-            return plan
-        counts = found["Class"].value_counts().to_dict()
-        return {"path": found.attrs["path"], "detections": len(found), "classes": counts}
+        return counted_objects(found)
 
-    def word(value: dict[str, Any]) -> str:
-        if "worker_hours" in value:
-            return expectation(value)
-        parts = ", ".join(f"{count} {name}" for name, count in value["classes"].items())
-        return f"{value['detections']} detections ({parts or 'none'}): {value['path']}"
-
-    return run, word
+    return run, objects_word
 
 
 def add_classify(parser: argparse.ArgumentParser) -> tuple[Run, Word]:
@@ -127,6 +118,22 @@ def model_of(values: dict[str, Any], options: argparse.Namespace) -> dict[str, A
     from geodl.tools.model_package import Model
 
     return {**values, "model": Model(values["model"], trust_code=True)}
+
+
+def counted_objects(found: Any) -> dict[str, Any]:
+    """What is told of a frame of objects, or of the hours or plan in its place."""
+    if (plan := expected(found)) is not None:
+        return plan
+    counts = found["Class"].value_counts().to_dict()
+    return {"path": found.attrs["path"], "detections": len(found), "classes": counts}
+
+
+def objects_word(value: dict[str, Any]) -> str:
+    """The same for people."""
+    if "worker_hours" in value:
+        return expectation(value)
+    parts = ", ".join(f"{count} {name}" for name, count in value["classes"].items())
+    return f"{value['detections']} detections ({parts or 'none'}): {value['path']}"
 
 
 def expected(found: Any) -> dict[str, Any] | None:
