@@ -16,7 +16,9 @@ from geodl.bundle import ModelRef, load_model
 from geodl.core.oriented import OrientedBoxes
 from geodl.core.points import PointInput, PointTile, PointTileSpec
 from geodl.infer.points import attributes_of, moved
+from geodl.infer.side_by_side import side_by_side
 from geodl.io.point_cells import SortedCloud
+from geodl.nets.threads import torch_threads
 from geodl.ops.point_blocks import overlapping_blocks
 
 _COLUMNS = 9
@@ -61,16 +63,23 @@ def tile_boxes(
     """
     attributes = attributes_of(tile, spec)
     own = spec.block_size / 4 * _OWN_SHARE
-    found = [OrientedBoxes.none()]
-    for centre, positions in _blocks(tile, spec):
+
+    def detect(block: tuple[tuple[float, float], np.ndarray]) -> OrientedBoxes:
+        centre, positions = block
         values = {name: table[positions] for name, table in attributes.items()}
         xyz = tile.xyz[positions]
         batch = moved(task.prepare([spec.encode(xyz, values, centre)]), device)
         with torch.inference_mode():
             boxes = task.detect(net, batch, threshold=threshold, nms_overlap=nms_overlap)[0]
         inside = (np.abs(boxes.boxes[:, :2]) <= own).all(axis=1)
-        found.append(boxes.take(inside).shift(*centre, float(np.median(xyz[:, 2]))))
-    return joined(found)
+        return boxes.take(inside).shift(*centre, float(np.median(xyz[:, 2])))
+
+    blocks = _blocks(tile, spec)
+    if device != "cpu":
+        return joined([OrientedBoxes.none(), *map(detect, blocks)])
+    with torch_threads(1) as threads:
+        found = side_by_side(detect, blocks, threads=threads, ahead=threads)
+        return joined([OrientedBoxes.none(), *found])
 
 
 def _blocks(tile: PointTile, spec: PointInput) -> Iterator[tuple[tuple[float, float], np.ndarray]]:

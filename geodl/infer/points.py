@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,9 @@ from geodl.base.errors import ModelDataError
 from geodl.bundle import LoadedModel, ModelRef, load_model
 from geodl.core.points import PointInput, PointTile, PointTileSpec
 from geodl.formats.point_blocks import ATTRIBUTE_NAMES
+from geodl.infer.side_by_side import side_by_side
 from geodl.io.point_cells import SortedCloud, save_array
+from geodl.nets.threads import torch_threads
 from geodl.ops.point_blocks import overlapping_blocks
 
 # Points that a GPU takes at once; a CPU gains nothing by more than one block.
@@ -35,6 +36,25 @@ class _Block:
 
     positions: np.ndarray
     centre: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Blocks as the network takes them, and the seconds that it took to make them so."""
+
+    blocks: Sequence[_Block]
+    batch: Any
+    prepare_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Logits float32 (M, K) of each block, padded, and the seconds that they took."""
+
+    blocks: Sequence[_Block]
+    scores: np.ndarray
+    prepare_s: float
+    model_s: float
 
 
 def tile_blocks(tile: PointTile, spec: PointInput) -> Iterator[_Block]:
@@ -83,9 +103,8 @@ def tile_scores(
     total = np.zeros((len(tile), len(spec.codes)), np.float32)
     votes = np.zeros(len(tile), np.int32)
     attributes = attributes_of(tile, spec)
-    seconds = {"prepare": 0.0, "model": 0.0}
 
-    def prepare(blocks: Sequence[_Block]) -> Any:
+    def prepare(blocks: Sequence[_Block]) -> _Prepared:
         started = time.perf_counter()
         tables = [
             spec.encode(
@@ -97,17 +116,21 @@ def tile_scores(
         ]
         # A GPU looks for its neighbours itself.
         batch = task.prepare(tables, device=None if device == "cpu" else device)
-        seconds["prepare"] += time.perf_counter() - started
-        return blocks, batch
+        return _Prepared(blocks, batch, time.perf_counter() - started)
 
-    for blocks, batch in _ahead(prepare, _batches(tile_blocks(tile, spec), device)):
+    def score(done: _Prepared) -> _Scored:
         started = time.perf_counter()
         with torch.inference_mode():
-            scores = task.scores(net, moved(batch, device)).float().cpu().numpy()
-        seconds["model"] += time.perf_counter() - started
-        for block, found in zip(blocks, scores, strict=True):
+            scores = task.scores(net, moved(done.batch, device)).float().cpu().numpy()
+        return _Scored(done.blocks, scores, done.prepare_s, time.perf_counter() - started)
+
+    seconds = {"prepare": 0.0, "model": 0.0}
+    for done in _scored(prepare, score, _batches(tile_blocks(tile, spec), device), device):
+        for block, found in zip(done.blocks, done.scores, strict=True):
             total[block.positions] += found[: len(block.positions)]
             votes[block.positions] += 1
+        seconds["prepare"] += done.prepare_s
+        seconds["model"] += done.model_s
     return total[core] / votes[core, None], seconds
 
 
@@ -141,16 +164,23 @@ def _batches(blocks: Iterator[_Block], device: str) -> Iterator[list[_Block]]:
         yield batch
 
 
-def _ahead(work: Any, items: Iterator[Any]) -> Iterator[Any]:
-    """Results of ``work`` in order, a few made beside whoever takes them."""
-    with ThreadPoolExecutor(1, thread_name_prefix="geodl-blocks") as pool:
-        waiting = []
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > _PREPARED_AHEAD:
-                yield waiting.pop(0).result()
-        while waiting:
-            yield waiting.pop(0).result()
+def _scored(
+    prepare: Callable[[Sequence[_Block]], _Prepared],
+    score: Callable[[_Prepared], _Scored],
+    batches: Iterator[list[_Block]],
+    device: str,
+) -> Iterator[_Scored]:
+    """Each batch with its scores, in order: on a CPU side by side, else prepared ahead."""
+    if device != "cpu":
+        for prepared in side_by_side(prepare, batches, threads=1, ahead=_PREPARED_AHEAD):
+            yield score(prepared)
+        return
+    with torch_threads(1) as threads:
+        for done in side_by_side(
+            lambda blocks: score(prepare(blocks)), batches, threads=threads, ahead=threads
+        ):
+            # Of the time that passed, this block had its share.
+            yield replace(done, prepare_s=done.prepare_s / threads, model_s=done.model_s / threads)
 
 
 def moved(value: Any, device: str) -> Any:

@@ -7,19 +7,17 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from geodl.base.places import is_remote
 from geodl.bundle import ModelRef
 from geodl.core.contract import TaskKind
 from geodl.io.manifest import write_manifest
+from geodl.nets.threads import torch_threads
 from geodl.runtime.connect import active_client
 from geodl.runtime.future import RunFuture, start
 from geodl.runtime.ledger import Ledger
@@ -33,17 +31,6 @@ from geodl.tools.product import Product
 
 # What a result may depend on, named in the manifest.
 _PACKAGES = ("geodl", "torch", "numpy", "rasterio", "zarr", "dask")
-
-
-@contextmanager
-def _torch_threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def run_job(
@@ -87,7 +74,7 @@ def run_job(
             job = replace(job, plan=job.plan.with_layout(**ledger.layout))
         job = replace(job, model=kept_model(job.model, ledger.folder))
         extra = {} if store is None else {"store": store(job, ledger.folder)}
-        with _torch_threads(job.context.threads if client is None else None):
+        with torch_threads(job.context.threads if client is None else None):
             summary = run_blocks(
                 job.task(**extra),
                 job.plan.blocks(),

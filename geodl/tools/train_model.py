@@ -19,6 +19,7 @@ from geodl.bundle.write import check_name
 from geodl.data import DATASETS
 from geodl.data.prepare import prepare_data
 from geodl.infer.options import run_context
+from geodl.nets.threads import torch_threads
 from geodl.runtime.future import start
 from geodl.tools.model_package import Model
 
@@ -161,15 +162,11 @@ def train_model(
     target = _target(output_name, model_type, gis, replace)
 
     def work() -> Any:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads or before)
-        try:
+        with torch_threads(threads):
             model = call.model(size, share, pretrained)
             if not frozen:
                 model.unfreeze()
             model.fit(**options, **call.fit_options())
-        finally:
-            torch.set_num_threads(before)
         if gis is not None and isinstance(target, str):
             return gis.add(model, id=target, overwrite=replace)
         folder = model.save(target)

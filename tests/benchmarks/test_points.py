@@ -20,6 +20,7 @@ from geodl.infer.points import tile_blocks
 from geodl.io.cloud import open_cloud
 from geodl.io.manifest import read_manifest
 from geodl.io.point_cells import SortedCloud
+from geodl.nets.threads import torch_threads
 from geodl.runtime.cores import available_cores
 from geodl.testing.cloud import make_cloud
 from geodl.testing.tiny import random_model
@@ -112,9 +113,7 @@ def test_a_network_takes_most_of_the_time(cloud: Path, tmp_path: Path) -> None:
     """The end-to-end rate against the network's own on the same blocks, prepared beforehand."""
     package = _random_package(tmp_path / "net")
     few = make_cloud(tmp_path / "few.laz", points=300_000, side=(300_000 / DENSITY) ** 0.5)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(available_cores())
-    try:
+    with torch_threads(available_cores()):
         model = load_model(resolve_model(package, tmp_path))
         spec = model.contract.points
         assert spec is not None
@@ -138,10 +137,7 @@ def test_a_network_takes_most_of_the_time(cloud: Path, tmp_path: Path) -> None:
         forward_s = time.perf_counter() - started
         classify_points(few, package, tmp_path / "out.laz", progress=False)
         manifest = read_manifest(tmp_path / "out.laz")
-    finally:
-        torch.set_num_threads(threads)
-    # Each point goes through the network four times. Looking for neighbours is a part of it, which
-    # classify_points does beside the layers.
+    # Each point goes through the network four times; looking for neighbours is a part of it.
     rate = 4 * manifest["points"] / manifest["wall_s"]
     layers, whole = seen / forward_s, seen / (forward_s + neighbours_s)
     print(

@@ -22,11 +22,11 @@ from typing import Any
 import laspy
 import numpy as np
 import pytest
-import torch
 
 from geodl.base.errors import DataWarning
 from geodl.data.prepare import prepare_data
 from geodl.learn import MMDetection3D, PointCNN, RandLANet
+from geodl.nets.threads import torch_threads
 from geodl.tasks.pixel_metrics import accuracy, class_iou, mean_iou
 from geodl.testing.point_scene import object_export
 from geodl.tools.export_point_dataset import export_point_dataset
@@ -40,10 +40,8 @@ BUDGET_CPU_S = 600.0
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Any:
     """Threads that wait for each other burn CPU time without doing anything."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Real networks give points and objects the same answer for every layout of tiles."""
+"""Real networks give points and objects the same answer for every layout of tiles and any cores."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from geopandas import GeoDataFrame
 import geodl
 from geodl.data.prepare import prepare_data
 from geodl.learn import MMDetection3D, PointCNN, RandLANet, SQNSeg
+from geodl.nets.threads import torch_threads
 from geodl.testing.cloud import make_cloud
 from geodl.testing.point_scene import classified_export, object_export
 
@@ -54,9 +55,11 @@ def test_scores_do_not_depend_on_tiles(
     found = []
     for number, (size, buffer) in enumerate(((500.0, 12.0), *LAYOUTS)):
         path = tmp_path / f"{number}.las"
-        geodl.classify_points(
-            cloud, saved, path, tile_size=size, buffer=buffer, probabilities=True, progress=False
-        )
+        with torch_threads(1 + 2 * number):
+            geodl.classify_points(
+                cloud, saved, path, tile_size=size, buffer=buffer, probabilities=True,
+                progress=False,
+            )  # fmt: skip
         found.append(laspy.read(path).points.array)
     # Neither all alike nor by chance.
     assert len(np.unique(found[0]["probability_2"])) > 500
@@ -76,13 +79,14 @@ def test_objects_do_not_depend_on_tiles(cloud: Path, tmp_path: Path) -> None:
     # The weights are random; some boxes of a block are enough.
     threshold = float(scores.quantile(0.97))
     saved = model.save(tmp_path / "model", compute_metrics=False)
-    found: list[GeoDataFrame] = [
-        geodl.detect_objects_3d(
-            cloud, saved, tmp_path / f"{number}.parquet", tile_size=size, buffer=buffer,
-            threshold=threshold, nms_overlap=0.01, progress=False,
-        )
-        for number, (size, buffer) in enumerate(((500.0, 24.0), *LAYOUTS))
-    ]  # fmt: skip
+    found: list[GeoDataFrame] = []
+    for number, (size, buffer) in enumerate(((500.0, 24.0), *LAYOUTS)):
+        with torch_threads(1 + 2 * number):
+            boxes = geodl.detect_objects_3d(
+                cloud, saved, tmp_path / f"{number}.parquet", tile_size=size, buffer=buffer,
+                threshold=threshold, nms_overlap=0.01, progress=False,
+            )  # fmt: skip
+        found.append(boxes)
     assert len(found[0]) > 3
     for other in found[1:]:
         assert found[0].to_wkb().equals(other.to_wkb())

@@ -17,6 +17,7 @@ from geodl.base.errors import BundleError, MissingPackageError, SourceNotFoundEr
 from geodl.bundle import load_model, read_bundle, resolve_model
 from geodl.bundle.cache import forget_models
 from geodl.infer.memory import network_bytes
+from geodl.nets.threads import torch_threads
 from geodl.testing.onnx_files import band_segmentor, onnx_bytes
 
 
@@ -371,15 +372,11 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_as_many_threads_as_torch_has(tmp_path: Path) -> None:
     model = load_model(resolve_model(band_segmentor(tmp_path / "net.onnx"), tmp_path))
-    before = torch.get_num_threads()
-    try:
-        for count in (1, 2, 1):
-            torch.set_num_threads(count)
+    for count in (1, 2, 1):
+        with torch_threads(count):
             model.net(torch.zeros(1, 3, 64, 64))
-            options = model.net.session.get_session_options()
-            assert (options.intra_op_num_threads, options.inter_op_num_threads) == (count, 1)
-    finally:
-        torch.set_num_threads(before)
+        options = model.net.session.get_session_options()
+        assert (options.intra_op_num_threads, options.inter_op_num_threads) == (count, 1)
 
 
 def test_the_plan_knows_what_the_network_takes(tmp_path: Path) -> None:
