@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from geodl.base.errors import BlockError, OutputError, RunCancelledError, SourceError
 from geodl.base.places import place
 from geodl.runtime.ledger import Ledger, record_block
-from geodl.runtime.memory import peak_bytes
+from geodl.runtime.memory import keep_freed_memory, peak_bytes
 from geodl.runtime.packed import unpack
 from geodl.runtime.progress import Progress
 
@@ -161,6 +161,7 @@ def run_blocks(
     started = time.monotonic()
     stop = cancel or threading.Event()
     if client is None:
+        keep_freed_memory()
         outcomes = _run_here(task, left, ledger.folder, stop)
     else:
         from geodl.runtime.remote import run_on_client

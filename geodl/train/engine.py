@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
 from geodl.base.errors import DataWarning, TrainingError
+from geodl.runtime.memory import keep_freed_memory
 from geodl.tasks.base import Batch, Task
 from geodl.train.callbacks import EarlyStopping, KeptWeights, TensorBoardLog, rank_epoch
 from geodl.train.device import pick_device, quiet_engine, to_device
@@ -164,6 +165,7 @@ def train(
     TrainingError
         A loss that is not finite.
     """
+    keep_freed_memory()
     with quiet_engine(), torch.random.fork_rng(seed_devices()):
         torch.manual_seed(options.seed)
         fabric = open_fabric()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import dask
 import pytest
 from distributed import Client, SpecCluster
 
@@ -24,7 +26,7 @@ from geodl.base.errors import (
 )
 from geodl.base.signals import interrupts_kept
 from geodl.runtime.clusters import LAUNCHERS, cuda, slurm
-from geodl.runtime.clusters.processes import SchedulerProcess, start_processes
+from geodl.runtime.clusters.processes import SchedulerProcess, process_environment, start_processes
 from geodl.runtime.clusters.recipe import read_recipe
 from geodl.runtime.clusters.spec import Launcher, Spec, Started
 from geodl.runtime.connect import connect
@@ -247,3 +249,24 @@ def test_local_workers_take_their_share(tmp_path: Path) -> None:
         assert isinstance(client, Client)
         facts = client.scheduler_info()["workers"].values()
         assert [worker["memory_limit"] for worker in facts] == [500 * 10**6]
+
+
+ASKED = """
+from distributed.worker import Worker
+import dask
+names = ("distributed.worker.profile.interval", "distributed.admin.tick.interval")
+print(*(dask.config.get(name) for name in names))
+"""
+
+
+def test_processes_look_after_themselves_seldom_unless_the_user_says_otherwise() -> None:
+    def answer() -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", ASKED], env=process_environment(), check=True,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.split()
+
+    assert answer() == ["100ms", "250ms"]
+    with dask.config.set({"distributed.admin.tick.interval": "30ms"}):
+        assert answer() == ["100ms", "30ms"]
