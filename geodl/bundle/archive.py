@@ -7,13 +7,16 @@ programs may unpack it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
 from geodl.base.errors import BundleError, SourceError, SourceNotFoundError
@@ -63,6 +66,10 @@ class PackageFiles(ABC):
             The name leaves the package, or there is no such plain file, or it is too large.
         """
 
+    def sha256(self, name: str) -> str:
+        """Hex digest of a file's content. Raises BundleError, as :meth:`read`."""
+        return hashlib.sha256(self.read(name)).hexdigest()
+
 
 def plain_name(name: str, where: str) -> str:
     """A relative POSIX name without tricks; a leading ``.\\`` is dropped.
@@ -94,6 +101,16 @@ class FolderFiles(PackageFiles):
         self.where = str(emd)
 
     def read(self, name: str, limit_bytes: int = MEMBER_LIMIT_BYTES) -> bytes:
+        with self._open(name, limit_bytes) as file:
+            return file.read()
+
+    def sha256(self, name: str) -> str:
+        # Weights may be large: their sum needs none of them in memory.
+        with self._open(name, MEMBER_LIMIT_BYTES) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @contextmanager
+    def _open(self, name: str, limit_bytes: int) -> Iterator[BufferedReader]:
         path = self._folder / plain_name(name, self.where)
         if path.is_symlink() or not path.resolve().is_relative_to(self._folder.resolve()):
             raise BundleError(f"{self.where}: {name!r} is a link; a plain file was expected.")
@@ -102,7 +119,8 @@ class FolderFiles(PackageFiles):
         if path.stat().st_size > limit_bytes:
             raise BundleError(f"{self.where}: {name!r} is larger than {limit_bytes} bytes.")
         try:
-            return path.read_bytes()
+            with path.open("rb") as file:
+                yield file
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror or error}.") from error
 

@@ -173,7 +173,7 @@ class Bundle:
             It differs or cannot be read.
         """
         self.require_own()
-        self._weights_bytes()
+        self._check(str(self.weights_name), str(self.weights_sha256))
 
     def verify_parts(self) -> list[str]:
         """Compare every part that the definition has a sha256 of, weights first.
@@ -193,7 +193,7 @@ class Bundle:
         if len(sums) > MEMBERS_LIMIT:
             raise BundleError(f"{where} sha256 names {len(sums)} files; at most {MEMBERS_LIMIT}.")
         for name, expected in sums.items():
-            self.checked_file(plain_name(name, f"{where} sha256"), str(expected))
+            self._check(plain_name(name, f"{where} sha256"), str(expected))
         return [str(self.weights_name), *sums]
 
     def checked_file(self, name: str, sha256: str) -> bytes:
@@ -201,6 +201,9 @@ class Bundle:
         content = self._files.read(name)
         self._compare(name, hashlib.sha256(content).hexdigest(), sha256)
         return content
+
+    def _check(self, name: str, sha256: str) -> None:
+        self._compare(name, self._files.sha256(name), sha256)
 
     def _compare(self, name: str, found: str, stated: str) -> None:
         if found != stated:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from geodl.core.grid import Window as Pixels
-from geodl.core.plan import TilePlan
 from geodl.io.regions import RegionStore
 from geodl.io.source import open_source
 from geodl.io.writers import write_raster
@@ -29,9 +29,10 @@ from geodl.tools.classify_pixels import classify_pixels
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1200)]
 
-# Whole blocks of whole batches, so that the bare loops run just as many; and long enough that what
-# happens once (the first block is read, the last is written) is a hundredth.
+# Whole blocks of whole batches, so that the bare loops run just as many.
 TILE, PADDING, BATCH, SIZE = 256, 32, 4, 16 * 192
+BATCHES = 16 * 16 // BATCH
+ROUNDS = 3
 ARGUMENTS = {"padding": PADDING, "batch_size": BATCH, "predict_background": True}
 LOOP = f"""
 import sys, time
@@ -116,38 +117,44 @@ def _blocks_s(path: Path) -> dict[str, Any]:
 
 
 def test_two_workers_gain_what_two_loops_gain(scene: Path, unet: str, tmp_path: Path) -> None:
-    plan = TilePlan.make(open_source(scene).grid, tile_px=TILE, padding_px=PADDING)
-    batches = -(-plan.tile_count // BATCH)
-    walls, loops = {}, {}
-    for workers in (1, 2):
-        loops[workers] = _loops(unet, tmp_path, workers, -(-batches // workers))
-        with connect("local", workers=workers, dashboard_address=None) as client:
-            # What a long run has behind it: workers that have loaded torch and the model.
-            small = {"extent": {"xmin": 300_000, "ymin": 4_999_900, "xmax": 300_300,
-                                "ymax": 5_000_000}}  # fmt: skip
-            warm = tmp_path / f"warm{workers}.tif"
-            classify_pixels(
-                scene, unet, ARGUMENTS, warm, context=small, client=client, progress=False,
-                block_size=192,
-            )  # fmt: skip
-            output = tmp_path / f"map{workers}.tif"
-            started = time.monotonic()
-            classify_pixels(
-                scene, unet, ARGUMENTS, output, client=client, progress=False, block_size=384
-            )
-            walls[workers] = time.monotonic() - started
-        loops[workers] = (
-            loops[workers] + _loops(unet, tmp_path, workers, -(-batches // workers))
-        ) / 2
-    gain, limit = walls[1] / walls[2], loops[1] / loops[2]
-    manifest = _blocks_s(tmp_path / "map2.tif")
-    print(
-        f"\none worker {walls[1]:.1f} s, two {walls[2]:.1f} s: gain {gain:.2f}; bare loops "
-        f"{loops[1]:.1f} s and {loops[2]:.1f} s: gain {limit:.2f}; ratio {gain / limit:.3f}, "
-        f"device busy {manifest['device_busy']:.3f}; against the loops "
-        f"{loops[1] / walls[1]:.3f} and {loops[2] / walls[2]:.3f}"
-    )
-    assert gain / limit > 0.8
+    """The middle one of some rounds, each with its own loops: machines have neighbours."""
+    ratios = []
+    for number in range(ROUNDS):
+        walls, loops = {}, {}
+        for workers in (1, 2):
+            folder = tmp_path / f"{number}-{workers}"
+            folder.mkdir()
+            loops[workers] = _loops(unet, folder, workers, BATCHES // workers)
+            walls[workers] = _run_s(scene, unet, folder, workers)
+        gain, limit = walls[1] / walls[2], loops[1] / loops[2]
+        ratios.append(gain / limit)
+        manifest = _blocks_s(folder / "map.tif")
+        print(
+            f"\none worker {walls[1]:.1f} s, two {walls[2]:.1f} s: gain {gain:.2f}; bare loops "
+            f"{loops[1]:.1f} s and {loops[2]:.1f} s: gain {limit:.2f}; ratio {gain / limit:.3f}, "
+            f"device busy {manifest['device_busy']:.3f}; against the loops "
+            f"{loops[1] / walls[1]:.3f} and {loops[2] / walls[2]:.3f}"
+        )
+    print(f"two workers gain {median(ratios):.3f} of what two loops gain")
+    assert median(ratios) > 0.9
+
+
+def _run_s(scene: Path, model: str, folder: Path, workers: int) -> float:
+    """Seconds of a run on so many workers."""
+    how: dict[str, Any] = {"progress": False}
+    with connect("local", workers=workers, dashboard_address=None) as client:
+        # What a long run has behind it: workers that have loaded torch and the model.
+        small = {"extent": {"xmin": 300_000, "ymin": 4_999_900, "xmax": 300_300,
+                            "ymax": 5_000_000}}  # fmt: skip
+        classify_pixels(
+            scene, model, ARGUMENTS, folder / "warm.tif", context=small, client=client,
+            block_size=192, **how,
+        )  # fmt: skip
+        started = time.monotonic()
+        classify_pixels(
+            scene, model, ARGUMENTS, folder / "map.tif", client=client, block_size=384, **how
+        )
+        return time.monotonic() - started
 
 
 def test_an_estimate_is_near_the_truth(scene: Path, unet: str, tmp_path: Path) -> None:
@@ -176,9 +183,8 @@ def test_an_almost_free_network_against_decode_and_write(tmp_path: Path) -> None
     scene = _scene(tmp_path / "scene.tif", size)
     model = str(tiny_model(tmp_path / "tiny", "pixels", tile_px=TILE))
     # What a long run has behind it: torch and the model are loaded.
-    classify_pixels(
-        _scene(tmp_path / "small.tif", 512), model, ARGUMENTS, tmp_path / "small_map.tif"
-    )
+    small = _scene(tmp_path / "small.tif", 512)
+    classify_pixels(small, model, ARGUMENTS, tmp_path / "small_map.tif", progress=False)
     started = time.monotonic()
     classify_pixels(scene, model, ARGUMENTS, tmp_path / "map.tif", progress=False)
     wall = time.monotonic() - started
