@@ -14,12 +14,14 @@ import stat
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from io import BufferedReader
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from geodl.base.errors import BundleError, SourceError, SourceNotFoundError
+from geodl.base.files import sha256_file
+
+Used = TypeVar("Used")
 
 MEMBERS_LIMIT = 10_000
 MEMBER_LIMIT_BYTES = 16 * 2**30
@@ -101,16 +103,13 @@ class FolderFiles(PackageFiles):
         self.where = str(emd)
 
     def read(self, name: str, limit_bytes: int = MEMBER_LIMIT_BYTES) -> bytes:
-        with self._open(name, limit_bytes) as file:
-            return file.read()
+        return self._used(name, limit_bytes, Path.read_bytes)
 
     def sha256(self, name: str) -> str:
         # Weights may be large: their sum needs none of them in memory.
-        with self._open(name, MEMBER_LIMIT_BYTES) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return self._used(name, MEMBER_LIMIT_BYTES, sha256_file)
 
-    @contextmanager
-    def _open(self, name: str, limit_bytes: int) -> Iterator[BufferedReader]:
+    def _used(self, name: str, limit_bytes: int, use: Callable[[Path], Used]) -> Used:
         path = self._folder / plain_name(name, self.where)
         if path.is_symlink() or not path.resolve().is_relative_to(self._folder.resolve()):
             raise BundleError(f"{self.where}: {name!r} is a link; a plain file was expected.")
@@ -119,8 +118,7 @@ class FolderFiles(PackageFiles):
         if path.stat().st_size > limit_bytes:
             raise BundleError(f"{self.where}: {name!r} is larger than {limit_bytes} bytes.")
         try:
-            with path.open("rb") as file:
-                yield file
+            return use(path)
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {error.strerror or error}.") from error
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -18,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from geodl.base.errors import FormatError, SourceError
 from geodl.base.packages import require
 from geodl.core.contract import IMAGENET_MEAN, IMAGENET_STD
+from geodl.infer.side_by_side import side_by_side
 from geodl.nets.tile_net import make_tile_net
 from geodl.nets.weights import offline
 from geodl.runtime.cores import available_cores
@@ -94,16 +93,13 @@ def decoded_images(
         A file that is no image; names it.
     """
     threads = max(1, min(8, available_cores()))
-    waiting: deque[tuple[Path, Future[np.ndarray]]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="geodl-images") as pool:
-        for path in files:
-            waiting.append((path, pool.submit(read_image_square, path, side, normalize)))
-            if len(waiting) >= threads * _AHEAD:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+    pixels = side_by_side(
+        lambda path: read_image_square(path, side, normalize),
+        files,
+        threads=threads,
+        ahead=threads * (_AHEAD - 1),
+    )
+    yield from zip(files, pixels, strict=True)
 
 
 def read_image_square(path: Path, side: int, normalize: bool) -> np.ndarray:
