@@ -111,7 +111,7 @@ define look
 endef
 
 given-demo:
-	$(call look,geodl torch torchvision dask rasterio geopandas lightning faster-coco-eval,$(DEMO_EXTRAS))
+	$(call look,geodl torch torchvision dask rasterio geopandas lightning-fabric faster-coco-eval,$(DEMO_EXTRAS))
 
 given-test: given-demo
 	$(call look,pytest pytest-xdist pytest-timeout hypothesis mypy ruff import-linter,$(TEST_EXTRAS))

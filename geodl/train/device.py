@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_ENGINE_LOGGERS = ("lightning.fabric", "lightning.pytorch")
+_ENGINE_LOGGER = "lightning_fabric"
 
 
 def pick_device() -> torch.device:
@@ -26,15 +26,13 @@ def net_device(net: nn.Module) -> torch.device:
 @contextmanager
 def quiet_engine() -> Iterator[None]:
     """Keep the engine's own notices from the user: they name classes that geodl does not show."""
-    loggers = [logging.getLogger(name) for name in _ENGINE_LOGGERS]
-    levels = [logger.level for logger in loggers]
+    logger = logging.getLogger(_ENGINE_LOGGER)
+    level = logger.level
     try:
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
+        logger.setLevel(logging.WARNING)
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -32,6 +32,7 @@ _DISTRIBUTION = {
     "dask_jobqueue": "dask-jobqueue",
     "yaml": "pyyaml",
     "huggingface_hub": "huggingface-hub",
+    "lightning_fabric": "lightning-fabric",
 }
 # Not ours to install: notebooks bring it.
 _NOT_OURS = {"IPython"}

@@ -19,8 +19,8 @@ def test_a_batch_keeps_its_shape_and_images_become_channels_last():
 
 
 def test_the_engines_notices_are_silenced_only_inside():
-    logger = logging.getLogger("lightning.fabric.utilities.rank_zero")
-    logging.getLogger("lightning.fabric").setLevel(logging.INFO)
+    logger = logging.getLogger("lightning_fabric.utilities.rank_zero")
+    logging.getLogger("lightning_fabric").setLevel(logging.INFO)
     with quiet_engine():
         assert not logger.isEnabledFor(logging.INFO)
         assert logger.isEnabledFor(logging.WARNING)
