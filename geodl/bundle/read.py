@@ -34,11 +34,12 @@ METRIC_KEYS = (
 _IDENTITY_KEYS = (
     "ModelName", "ModelType", "ExtractBands", "ImageHeight", "ImageWidth", "Classes",
     "NormalizationStats", "ModelParameters", "SupportsVariableTileSize", "MinCellSize",
-    "MaxCellSize",
+    "MaxCellSize", "ImageSpaceUsed", "Bands",
 )  # fmt: skip
+# What :func:`geodl.bundle.schema.own_keys` writes.
+_OWN_KEYS = ("dtype", "source_bands", "pixel_scale", "chip_size_yx", "buffer_radius")
 # Of models that classify chips only.
 _CROP_KEYS = ("CropSizeFixed", "BlackenAroundFeature")
-_OWN_CROP_KEYS = ("chip_size_yx", "buffer_radius")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,7 +296,7 @@ def identity(emd: Mapping[str, Any], weights_sha256: str | None) -> str:
     facts |= {key: emd[key] for key in (*_CROP_KEYS, ATTRIBUTES_KEY) if key in emd}
     own = emd.get("Geodl")
     if isinstance(own, dict):
-        facts |= {key: own[key] for key in _OWN_CROP_KEYS if key in own}
+        facts |= {key: own[key] for key in _OWN_KEYS if key in own}
     return sha256_json({"weights": weights_sha256, "emd": facts})
 
 

@@ -51,8 +51,22 @@ def test_the_identity_follows_what_changes_answers_only(package):
     first = read_bundle(package.folder()).sha256
     package.change(accuracy="1.0", LearningRate="1e-3", Description="x").folder()
     assert read_bundle(package.root / "points").sha256 == first
-    package.change(ModelParameters={"width": 5}).folder()
-    assert read_bundle(package.root / "points").sha256 != first
+    original = dict(package.files)
+    own = package.emd["Geodl"]
+    seen = {first}
+    for change in (
+        {"ModelParameters": {"width": 5}},
+        {"ImageSpaceUsed": "MAP_SPACE"},
+        {"Bands": ["red", "green", "nir", "swir"]},
+        # Facts of geodl's own: which rasters fit, and at what cell size they are seen.
+        {"Geodl": {**own, "dtype": "float32"}},
+        {"Geodl": {**own, "source_bands": 5}},
+        {"Geodl": {**own, "pixel_scale": 2.0}},
+    ):
+        package.files = dict(original)
+        found = read_bundle(package.change(**change).folder()).sha256
+        assert found not in seen, change
+        seen.add(found)
 
 
 @pytest.mark.parametrize(
