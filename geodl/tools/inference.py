@@ -17,6 +17,7 @@ from geodl.base.places import is_remote
 from geodl.bundle import ModelRef
 from geodl.core.contract import TaskKind
 from geodl.io.manifest import write_manifest
+from geodl.io.source_files import source_files
 from geodl.nets.threads import torch_threads
 from geodl.runtime.connect import active_client
 from geodl.runtime.future import RunFuture, start
@@ -275,6 +276,7 @@ class ToolCall:
                 gis=self.gis,
                 overwrite=self.overwrite,
             )
+            product.spare(source_files(job.source))
             if self.check is not None:
                 self.check(job, product)
             job, plan = self._planned(job, client)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,29 @@ class Product:
         product._check()
         return product
 
+    def spare(self, inputs: Iterable[str]) -> None:
+        """Refuse to replace what the product is made from.
+
+        Parameters
+        ----------
+        inputs
+            Paths and URLs.
+
+        Raises
+        ------
+        OutputError
+            The product's path is one of them.
+        """
+        if not self.overwrite or not self.path.exists():
+            # Without overwrite what is there was refused already.
+            return
+        for name in inputs:
+            if name == str(self.path) or _same_file(name, self.path):
+                raise OutputError(
+                    f"{self.path} is an input of this run, which overwrite=True would replace; "
+                    "choose another output_name."
+                )
+
     def publish(self) -> None:
         """Publish the finished product where the caller has named a catalog."""
         if self.catalog is not None:
@@ -111,6 +135,14 @@ class Product:
             raise OutputError(
                 f"The folder {folder} cannot be written; choose one that you may write to."
             )
+
+
+def _same_file(name: str, path: Path) -> bool:
+    try:
+        return not is_remote(path) and os.path.samefile(name, path)
+    except OSError:
+        # One of them is not there, or no file of this machine.
+        return False
 
 
 def check_catalog(gis: Any, argument: str) -> None:
