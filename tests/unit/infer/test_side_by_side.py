@@ -39,7 +39,7 @@ def test_items_are_taken_as_they_are_needed() -> None:
 
 def test_several_work_at_once() -> None:
     """Each waits until the other is there: one thread alone would wait for ever."""
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=120)
     assert sorted(side_by_side(lambda n: (both.wait(), n)[1], range(4), threads=2, ahead=2)) == [
         0, 1, 2, 3,
     ]  # fmt: skip

@@ -139,24 +139,27 @@ def test_a_wrong_value_of_the_variable_is_named(monkeypatch):
 
 
 def test_an_attempt_that_hangs_is_left_behind():
-    release = threading.Event()
+    release, ended = threading.Event(), []
 
     def hang() -> None:
         if not huggingface_hub.constants.HF_HUB_OFFLINE:
-            release.wait(30)
+            release.wait(150)
+            ended.append(True)
         raise OSError("not here")
 
-    started = time.monotonic()
     with pytest.warns(OfflineWarning, match="no answer"):
         _, loaded = with_pretrained(Builder(hang), "x")
+    assert not ended, "the attempt was waited for"
     release.set()
     assert not loaded
-    assert time.monotonic() - started < 5
     # So that the thread left behind stops at its next request.
     assert huggingface_hub.constants.HF_HUB_OFFLINE
 
 
-def test_a_slow_download_goes_on_while_bytes_arrive(tmp_path):
+def test_a_slow_download_goes_on_while_bytes_arrive(tmp_path, monkeypatch):
+    # Far from the wait for a byte, so that a busy machine does not look like a stall.
+    monkeypatch.setattr(weights, "STALL_S", 1.5)
+
     def trickle() -> None:
         if huggingface_hub.constants.HF_HUB_OFFLINE:
             raise OSError("not cached")
@@ -164,7 +167,7 @@ def test_a_slow_download_goes_on_while_bytes_arrive(tmp_path):
         part.parent.mkdir(parents=True, exist_ok=True)
         for size in range(8):
             part.write_bytes(b"x" * (size + 1))
-            threading.Event().wait(0.12)
+            threading.Event().wait(0.22)
 
     _, loaded = with_pretrained(Builder(trickle), "x")
     assert loaded
@@ -235,6 +238,7 @@ import socket, sys, time, warnings
 def refuse(*args, **kwargs):
     raise OSError("sockets are blocked")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+import timm
 from geodl.nets.backbones import make_backbone
 started = time.monotonic()
 with warnings.catch_warnings(record=True) as caught:
@@ -242,7 +246,8 @@ with warnings.catch_warnings(record=True) as caught:
     loaded = [make_backbone(name, 3)[1] for name in ("resnet18", "resnet18", "resnet34")]
 assert loaded == [False] * 3, loaded
 assert [w.category.__name__ for w in caught] == ["OfflineWarning"], caught
-assert time.monotonic() - started < 12, time.monotonic() - started
+# The hub's own retries would wait three quarters of a minute, however fast the machine.
+assert time.monotonic() - started < 40, time.monotonic() - started
 """
 
 

@@ -58,7 +58,7 @@ def test_a_scheduler_file_and_a_recipe_lead_to_the_same_cluster(
     address = running.scheduler_address
     file = tmp_path / "scheduler.json"
     file.write_text(json.dumps({"address": address}))
-    there = recipe(tmp_path, f"cluster: {address}\noptions:\n  timeout_s: 5\n")
+    there = recipe(tmp_path, f"cluster: {address}\noptions:\n  timeout_s: 60\n")
     for target in (address, str(file), there):
         with connect(target) as client:
             assert client.submit(sum, (1, 2)).result() == 3

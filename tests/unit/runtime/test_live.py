@@ -54,7 +54,7 @@ def client() -> Iterator[Client]:
 
 def page(client: Client, name: str) -> str:
     link = client.dashboard_link.removesuffix("status") + name
-    with urllib.request.urlopen(link, timeout=10) as answer:
+    with urllib.request.urlopen(link, timeout=120) as answer:
         return answer.read().decode()  # type: ignore[no-any-return]
 
 

@@ -175,14 +175,14 @@ def test_the_future_tells_progress_result_and_error() -> None:
         return "done"
 
     future = start(work)
-    assert future.result(timeout=10) == "done"
+    assert future.result(timeout=120) == "done"
     assert future.progress == 1.0
     assert not future.cancel()
 
     def broken(_: Any) -> None:
         raise BlockError("block 1,1")
 
-    assert isinstance(start(broken).exception(timeout=10), BlockError)
+    assert isinstance(start(broken).exception(timeout=120), BlockError)
 
 
 def test_task_names_on_the_dashboard_are_readable(tmp_path: Path, client: Client) -> None:

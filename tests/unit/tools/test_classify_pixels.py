@@ -255,7 +255,7 @@ def test_another_setting_does_not_join_an_unfinished_run(
     path = tmp_path / "map.tif"
     future = go(raster, pixel_model, path, {"tile_size": 32}, block_size=16, future=True)
     future.cancel()
-    assert future.exception(timeout=60) is not None
+    assert future.exception(timeout=120) is not None
     with pytest.raises(RunMismatchError, match="plan"):
         go(raster, pixel_model, path, {"tile_size": 48})
     done = go(raster, pixel_model, path, {"tile_size": 32}, block_size=100)
@@ -325,7 +325,7 @@ def test_a_future_gives_the_same_product(
 ) -> None:
     raster = write_raster(picture(100, 100))
     future = go(raster, pixel_model, tmp_path / "later.tif", future=True)
-    later = future.result(timeout=60)
+    later = future.result(timeout=120)
     assert future.progress == 1.0
     now = go(raster, pixel_model, tmp_path / "now.tif")
     np.testing.assert_array_equal(later.values, now.values)

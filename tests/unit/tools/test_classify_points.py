@@ -218,7 +218,7 @@ def test_a_cancelled_run_goes_on_with_its_own_tiles(
     monkeypatch.setattr(point_job, "run_blocks", stopping)
     future = classify_points(cloud, model, path, tile_size=15, progress=False, future=True)
     with pytest.raises(RunCancelledError):
-        future.result(timeout=60)
+        future.result(timeout=120)
     assert not path.exists()
     monkeypatch.undo()
     with pytest.raises(RunMismatchError):

@@ -110,7 +110,7 @@ def test_a_cancelled_search_goes_on_with_its_own_tiles(
     monkeypatch.setattr(point_job, "run_blocks", stopping)
     future = geodl.detect_objects_3d(cloud, model, path, tile_size=30, progress=False, future=True)
     with pytest.raises(RunCancelledError):
-        future.result(timeout=60)
+        future.result(timeout=120)
     assert not path.exists()
     monkeypatch.undo()
     with pytest.raises(RunMismatchError):

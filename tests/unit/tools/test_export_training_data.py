@@ -397,5 +397,5 @@ def test_a_future_gives_the_folder(tmp_path: Path, scene: Scene) -> None:
         scene.raster, scene.labels, metadata_format=TILES, tile_size=96, future=True,
         output_location=tmp_path / "out", progress=False,
     )  # fmt: skip
-    assert open_export(future.result(timeout=60)).metadata_mode == TILES
+    assert open_export(future.result(timeout=120)).metadata_mode == TILES
     assert future.progress == 1.0

@@ -199,7 +199,7 @@ def test_a_cancelled_future_can_be_resumed(inputs: tuple[Path, Path], tmp_path: 
     )  # fmt: skip
     future.cancel()
     with pytest.raises(RunCancelledError):
-        future.result(timeout=60)
+        future.result(timeout=120)
     assert content(export(inputs, out)) == content(whole)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from rasterio.transform import from_origin
 from geodl.base.errors import PlanError
 from geodl.runtime.connect import connect
 from geodl.testing.tiny import register_tiny_models, tiny_model
+from geodl.tools import preview
 from geodl.tools.classify_pixels import classify_pixels
 from geodl.tools.detect_objects import detect_objects
 from geodl.tools.preview import RunPlan
@@ -60,7 +63,7 @@ def test_a_dry_run_tells_all_and_writes_nothing(
     )
     assert plan.output_bytes == 200 * 200
     assert plan.worker_hours is not None
-    assert 0 < plan.worker_hours < 0.01
+    assert 0 < plan.worker_hours < 0.1
     assert json.loads(json.dumps(plan.to_json()))["memory"]["total"] == plan.memory.total
     assert "200 x 200 px in 1 blocks of 2048 px, 49 tiles of 64 px" in str(plan)
     assert not (tmp_path / "map.tif").exists()
@@ -121,9 +124,13 @@ def test_detectors_are_planned_too(tmp_path: Path) -> None:
     assert plan.memory.network > 0
 
 
-def test_hours_count_only_where_there_is_data(tmp_path: Path) -> None:
+def test_hours_count_only_where_there_is_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each block takes a second of this clock: what differs is the share of the extent alone.
+    monkeypatch.setattr(preview, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
     data = np.full((3, 1024, 1024), 9, np.uint8)
     whole = classify(write_raster(tmp_path / "a.tif", 1024, data), tmp_path, estimate=True)
     data[:, :, 128:] = 0
     part = classify(write_raster(tmp_path / "b.tif", 1024, data), tmp_path, estimate=True)
-    assert 0 < part < whole * 0.6
+    assert whole * 0.1 < part < whole * 0.3
