@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from geodl.base.errors import BundleError, ModelDataError, PlanError
+from geodl.base.errors import BundleError, DataError, ModelDataError, PlanError
 
 Bounds = tuple[float, float, float, float]
 """Least x, least y, greatest x, greatest y."""
@@ -54,6 +54,33 @@ def inside(xyz: np.ndarray, bounds: Bounds) -> np.ndarray:
     """bool (N,): where points (N, 2 or more) lie in half-open bounds."""
     x, y = xyz[:, 0], xyz[:, 1]
     return (x >= bounds[0]) & (y >= bounds[1]) & (x < bounds[2]) & (y < bounds[3])
+
+
+def lattice_index(values: np.ndarray, side: float) -> np.ndarray:
+    """int64 numbers n with ``n * side <= value < (n + 1) * side``, in floating point.
+
+    Raises
+    ------
+    DataError
+        Coordinates that are not finite.
+    """
+    found = np.floor(values / side)
+    strange = len(found) - int(np.isfinite(found).sum())
+    if strange:
+        raise DataError(
+            f"{strange} of {len(found)} coordinates are not finite, as where a CRS cannot express a "
+            "place. Drop these points first, with points.isel(point=...)."
+        )
+    found -= values < found * side
+    found += values >= (found + 1) * side
+    return found.astype(np.int64)
+
+
+def run_starts(*columns: np.ndarray) -> np.ndarray:
+    """int64 (M,): the first of each run of rows (N,) that are equal in all columns."""
+    new = np.ones(len(columns[0]), bool)
+    new[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return np.flatnonzero(new)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

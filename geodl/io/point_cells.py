@@ -17,21 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from geodl.core.points import Bounds, PointTile, PointTileSpec, inside
+from geodl.core.points import Bounds, PointTile, PointTileSpec, inside, lattice_index, run_starts
 from geodl.io.cloud import Cloud, CloudPoints
 from geodl.io.las_file import PointPart
 
 _OWN = ("x", "y", "z", "source", "index")
 # Where a window's edge is rounded, points of one cell more are looked at; never one less.
 _SLACK = 1e-6
-
-
-def lattice_index(values: np.ndarray, side: float) -> np.ndarray:
-    """int64 numbers n with ``n * side <= value < (n + 1) * side``, in floating point."""
-    found = np.floor(values / side)
-    found -= values < found * side
-    found += values >= (found + 1) * side
-    return found.astype(np.int64)
 
 
 def sorted_dtype(cloud: Cloud, names: Sequence[str]) -> np.dtype[Any]:
@@ -80,19 +72,18 @@ def sort_points(points: np.ndarray, cell: float) -> SortedPart:
     ----------
     cell
         Side of the cells, whose lattice is anchored at the CRS's origin.
+
+    Raises
+    ------
+    DataError
+        Points whose x or y is not finite.
     """
     rows, cols = (lattice_index(points[axis], cell) for axis in "yx")
     order = np.lexsort((cols, rows))
     rows, cols, points = rows[order], cols[order], points[order]
-    starts = _runs(rows, cols)
+    starts = run_starts(rows, cols)
     stops = np.append(starts[1:], len(points))[: len(starts)]
     return SortedPart(points, np.stack([rows[starts], cols[starts], starts, stops], axis=1))
-
-
-def _runs(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    new = np.ones(len(rows), bool)
-    new[1:] = (rows[1:] != rows[:-1]) | (cols[1:] != cols[:-1])
-    return np.flatnonzero(new)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +180,19 @@ class SortedCloud:
         return {
             (row, col): int(count) for (row, col), count in zip(tiles.tolist(), counts, strict=True)
         }
+
+    def extent(self) -> Bounds | None:
+        """Bounds of the points themselves; None without any."""
+        found = []
+        for number in range(len(self.parts)):
+            points = self._part(number)
+            if len(points):
+                x, y = points["x"], points["y"]
+                found.append((x.min(), y.min(), -x.max(), -y.max()))
+        if not found:
+            return None
+        left, bottom, right, top = np.min(found, axis=0)
+        return float(left), float(bottom), float(-right), float(-top)
 
     @classmethod
     def gather(cls, folder: Path, stems: Sequence[str], cell: float) -> SortedCloud:

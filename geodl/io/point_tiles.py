@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
 
 from geodl.base.errors import OptionError, OutputError, UnknownOptionError
 from geodl.base.files import read_json, sha256_json, write_json
@@ -124,7 +125,7 @@ def sorted_points(
         held = KeptFolder()
         folder = held.path
     place = Path(folder)
-    facts = sha256_json([_identity(dataset), names, cell, tile])
+    facts = sha256_json([dataset_identity(dataset), names, cell, tile])
     try:
         place.mkdir(parents=True, exist_ok=True)
         header = place / "sorted.json"
@@ -175,13 +176,14 @@ def _names(dataset: xr.Dataset, dims: Sequence[str] | None) -> list[str]:
     return list(dims)
 
 
-def _identity(dataset: xr.Dataset) -> Any:
+def dataset_identity(dataset: xr.Dataset) -> Any:
+    """JSON that changes when the points may have changed."""
     from geodl.io.points import known_cloud
 
     cloud = known_cloud(dataset)
     if cloud is not None:
         return cloud.identity()
-    return [str(getattr(v.data, "name", "")) for v in dataset.data_vars.values()]
+    return [tokenize(variable.data) for variable in dataset.data_vars.values()]
 
 
 def _parts(dataset: xr.Dataset, names: Sequence[str], cell: float) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import QhullError, cKDTree
 
 from geodl.base.packages import require
+from geodl.core.points import run_starts
 
 _NEIGHBOURS = 8
 
@@ -33,9 +34,7 @@ def averaged(points: np.ndarray, spacing: float) -> np.ndarray:
     cells = np.floor(points[:, :2] / spacing).astype(np.int64)
     order = np.lexsort((cells[:, 0], cells[:, 1]))
     cells, points = cells[order], points[order]
-    new = np.ones(len(points), bool)
-    new[1:] = (cells[1:] != cells[:-1]).any(axis=1)
-    starts = np.flatnonzero(new)
+    starts = run_starts(*cells.T)
     counts = np.diff(np.append(starts, len(points)))
     means: np.ndarray = np.add.reduceat(points, starts, axis=0) / counts[:, None]
     return means

@@ -17,15 +17,22 @@ from dask.highlevelgraph import HighLevelGraph
 
 from geodl.base.errors import DataError, OptionError
 from geodl.base.options import as_float, as_int, check_choice
-from geodl.core.points import PointPlan
+from geodl.core.points import PointPlan, lattice_index
 from geodl.io.point_cells import SortedCloud
-from geodl.io.point_tiles import CELLS_PER_TILE, chunk_bounds, chunk_values, sorted_points
+from geodl.io.point_tiles import (
+    CELLS_PER_TILE,
+    chunk_bounds,
+    chunk_values,
+    dataset_identity,
+    sorted_points,
+)
 from geodl.ops.point_ground import averaged, ground_heights
 from geodl.ops.point_raster import (
     cell_of,
     count_in_cells,
     extreme_in_cells,
     first_in_voxels,
+    first_of_each,
     mean_in_cells,
 )
 
@@ -34,6 +41,8 @@ _NEEDS_CLASS = ("dsm", "dtm")
 _NOISE = (7, 18)
 _GROUND = (2, 8)
 _CHUNK_CELLS = 512
+# More make the graph itself a burden: 500,000 cells along each side of a raster of usual chunks.
+_MOST_CHUNKS = 1_000_000
 # Ground points around a chunk that its triangles may need, in cells.
 _GROUND_CELLS = 32
 
@@ -44,35 +53,38 @@ class CloudRaster:
 
     Parameters
     ----------
-    left, top
-        Corner of the raster; whole cells from the origin of the CRS.
+    corner
+        Row, downwards, and column of the raster's upper left cell on the lattice of cells from
+        the origin of the CRS.
     """
 
     cloud: SortedCloud
     kind: str
     dim: str
     cell: float
-    left: float
-    top: float
+    corner: tuple[int, int]
     held: Any = None
 
     def chunk(self, row: int, col: int, shape: tuple[int, int]) -> np.ndarray:
         """float32 (H, W), or int32 for counts: the cells from a row and column on."""
-        left, top = self.left + col * self.cell, self.top - row * self.cell
+        corner = self.corner[0] + row, self.corner[1] + col
+        left, top = corner[1] * self.cell, -corner[0] * self.cell
+        # A cell more than is asked for: its points are on this side or that of a rounded edge.
         pad = self.cell * (_GROUND_CELLS if self.kind == "dtm" else 1)
         right, bottom = left + shape[1] * self.cell, top - shape[0] * self.cell
         points = self.cloud.window((left - pad, bottom - pad, right + pad, top + pad))
-        xy = np.stack([points["x"], points["y"]], axis=1) if len(points) else np.zeros((0, 2))
-        cells = cell_of(xy, left, top, self.cell, shape)
+        if not len(points):
+            empty = np.zeros if self.kind in ("density", "count") else _nan
+            return empty(shape, np.int32 if self.kind == "count" else np.float32)
+        if self.kind == "dtm":
+            return self._ground(points, left, top, shape)
+        xy = np.stack([points["x"], points["y"]], axis=1)
+        cells = cell_of(xy, self.cell, corner, shape)
         if self.kind in ("density", "count"):
             counts = count_in_cells(cells, shape)
             if self.kind == "count":
                 return counts.astype(np.int32)
             return (counts / self.cell**2).astype(np.float32)
-        if not len(points):
-            return np.full(shape, np.nan, np.float32)
-        if self.kind == "dtm":
-            return self._ground(points, left, top, shape)
         values = points[self.dim].astype(np.float64)
         if self.kind == "mean":
             return mean_in_cells(cells, values, shape)
@@ -84,12 +96,12 @@ class CloudRaster:
         self, points: np.ndarray, left: float, top: float, shape: tuple[int, int]
     ) -> np.ndarray:
         """Heights of the ground at the centres of cells."""
-        ground = points[np.isin(points["classification"], _GROUND)]
         x = left + (np.arange(shape[1]) + 0.5) * self.cell
         y = top - (np.arange(shape[0]) + 0.5) * self.cell
         xy = np.stack(np.broadcast_arrays(x[None, :], y[:, None]), axis=-1).reshape(-1, 2)
-        xyz = np.stack([ground[axis] for axis in "xyz"], axis=1)
-        heights = ground_heights(averaged(xyz, self.cell), xy, 2 * self.cell)
+        xyz = np.stack([points[axis] for axis in "xyz"], axis=1)
+        ground = _ground_of(xyz, points["classification"])
+        heights = ground_heights(averaged(ground, self.cell), xy, 2 * self.cell)
         return heights.reshape(shape).astype(np.float32)
 
 
@@ -106,30 +118,26 @@ def rasterize(
     names = [dim] if dim not in "xyz" else []
     names += ["classification"] if kind in _NEEDS_CLASS else []
     side = _CHUNK_CELLS if chunk is None else chunk
-    left, bottom, right, top = _extent(dataset)
-    # Whole cells from the origin, the last one with the points of the right and lower edge.
-    col, stop_col = math.floor(left / cell), math.floor(right / cell) + 1
-    row, stop_row = math.ceil(top / cell), math.ceil(bottom / cell) - 1
     cloud, held = sorted_points(dataset, list(dict.fromkeys(names)), tile=side * cell)
-    raster = CloudRaster(
-        cloud=cloud, kind=kind, dim=dim, cell=cell, left=col * cell, top=row * cell, held=held
+    extent = cloud.extent()
+    if extent is None:
+        raise DataError("There are no points to make a raster of.")
+    left, bottom, right, top = extent
+    (row, stop_row), (col, stop_col) = (
+        lattice_index(np.array(ends), cell).tolist() for ends in ((-top, -bottom), (left, right))
     )
-    shape = (row - stop_row, stop_col - col)
+    shape = (stop_row + 1 - row, stop_col + 1 - col)
+    if math.prod(-(-length // side) for length in shape) > _MOST_CHUNKS:
+        raise OptionError(
+            f"resolution={cell:g} makes a raster of {shape[0]} x {shape[1]} cells in chunks of "
+            f"{side}; give a larger resolution, in units of the CRS, or larger chunks."
+        )
+    raster = CloudRaster(cloud=cloud, kind=kind, dim=dim, cell=cell, corner=(row, col), held=held)
     return _array(dataset, raster, shape, side)
 
 
-def _extent(dataset: xr.Dataset) -> tuple[float, float, float, float]:
-    """Bounds of the points themselves: headers may be wrong."""
-    found = []
-    for first, stop in chunk_bounds(dataset):
-        values = chunk_values(dataset, ["x", "y"], first, stop)
-        if stop > first:
-            x, y = values["x"], values["y"]
-            found.append((x.min(), y.min(), -x.max(), -y.max()))
-    if not found:
-        raise DataError("There are no points to make a raster of.")
-    left, bottom, right, top = np.min(found, axis=0)
-    return float(left), float(bottom), float(-right), float(-top)
+def _nan(shape: tuple[int, int], dtype: Any) -> np.ndarray:
+    return np.full(shape, np.nan, dtype)
 
 
 def _array(
@@ -138,7 +146,8 @@ def _array(
     sizes = tuple(
         tuple(min(side, length - start) for start in range(0, length, side)) for length in shape
     )
-    name = f"geodl_{raster.kind}-{tokenize(raster.kind, raster.dim, raster.cell, id(raster))}"
+    token = tokenize(dataset_identity(dataset), raster.kind, raster.dim, raster.cell, side)
+    name = f"geodl_{raster.kind}-{token}"
     tasks: dict[Any, Any] = {
         (name, i, j): (raster.chunk, i * side, j * side, (height, width))
         for i, height in enumerate(sizes[0])
@@ -148,16 +157,17 @@ def _array(
     dtype = np.int32 if raster.kind == "count" else np.float32
     data = da.Array(graph, name, chunks=sizes, dtype=dtype)
     cell = raster.cell
+    top, left = -raster.corner[0] * cell, raster.corner[1] * cell
     array = xr.DataArray(
         data,
         dims=("y", "x"),
         coords={
-            "y": raster.top - (np.arange(shape[0]) + 0.5) * cell,
-            "x": raster.left + (np.arange(shape[1]) + 0.5) * cell,
+            "y": top - (np.arange(shape[0]) + 0.5) * cell,
+            "x": left + (np.arange(shape[1]) + 0.5) * cell,
         },
         name=raster.kind,
     )
-    array = array.rio.write_transform(Affine(cell, 0, raster.left, 0, -cell, raster.top))
+    array = array.rio.write_transform(Affine(cell, 0, left, 0, -cell, top))
     crs = dataset.attrs.get("crs_wkt")
     if crs is not None:
         array = array.rio.write_crs(crs)
@@ -176,39 +186,54 @@ def heights_above_ground(
     """
     if "classification" not in dataset:
         raise DataError("The points have no dimension 'classification' to tell the ground by.")
-    if not bool(dataset.classification.isin(list(_GROUND)).any()):
-        raise DataError("No point is classified as ground (2 or 8); classify the ground first.")
     # Places in the Dataset, not in files.
     plain = dataset[["x", "y", "z", "classification"]].copy()
     plain["x"] = plain.x + 0.0
     cloud, held = sorted_points(plain, ["classification"], tile=size)
     found = np.full(dataset.sizes["point"], np.nan, np.float32)
+    any_ground = False
     for spec in PointPlan(
         size=size, buffer=buffer, tiles=tuple(cloud.tile_counts(CELLS_PER_TILE))
     ).blocks():
         tile = cloud.read(spec)
-        ground = tile.xyz[np.isin(tile.attributes["classification"], _GROUND)]
+        ground = _ground_of(tile.xyz, tile.attributes["classification"])
+        any_ground |= len(ground) > 0
         core = tile.inside
         surface = ground_heights(averaged(ground, spacing), tile.xyz[core, :2], 2 * spacing)
         heights = tile.xyz[core, 2] - surface
         found[tile.index[core]] = heights
     del held
+    if not any_ground:
+        raise DataError("No point is classified as ground (2 or 8); classify the ground first.")
     return found
 
 
-def thinned(dataset: xr.Dataset, every: int | None, spacing: float | None) -> Sequence[int] | slice:
+def _ground_of(xyz: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The points of the ground that have a height."""
+    found: np.ndarray = xyz[np.isin(codes, _GROUND) & np.isfinite(xyz[:, 2])]
+    return found
+
+
+def thinned(dataset: xr.Dataset, every: int | None, spacing: float | None) -> np.ndarray | slice:
     """Which points stay; see :meth:`geodl.tools.points_accessor.PointsAccessor.thin`."""
     if (every is None) == (spacing is None):
         raise OptionError("thin() takes one of every= (points) and spacing= (units of the CRS).")
     if every is not None:
         return slice(None, None, as_int(every, "every", minimum=1))
     side = as_float(spacing, "spacing", minimum=1e-9)
-    voxels, places = np.zeros((0, 3), np.int64), np.zeros(0, np.int64)
+    found = [(np.zeros((0, 3), np.int64), np.zeros(0, np.int64))]
     for first, stop in chunk_bounds(dataset):
         values = chunk_values(dataset, ["x", "y", "z"], first, stop)
-        new, own = first_in_voxels(np.stack(list(values.values()), axis=1), side)
-        voxels, places = np.concatenate([voxels, new]), np.concatenate([places, own + first])
-        # The first of each voxel comes from the earliest chunk.
-        voxels, kept = np.unique(voxels, axis=0, return_index=True)
-        places = places[kept]
-    return np.sort(places).tolist()
+        voxels, own = first_in_voxels(np.stack(list(values.values()), axis=1), side)
+        found.append((voxels, own + first))
+        # Only when they have doubled: each point is looked at a few times, however many chunks.
+        if sum(len(places) for _, places in found[1:]) >= len(found[0][1]):
+            found = [_joined_voxels(found)]
+    return np.sort(_joined_voxels(found)[1])
+
+
+def _joined_voxels(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels of some chunks, in their order, with the first point of each."""
+    voxels, places = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    first = first_of_each(voxels)
+    return voxels[first], places[first]

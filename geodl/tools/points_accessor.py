@@ -14,6 +14,7 @@ import xarray as xr
 from geodl.base.errors import DataError
 from geodl.base.options import as_float, as_int
 from geodl.base.packages import require
+from geodl.io.crs import metres_per_unit
 
 if TYPE_CHECKING:
     from geodl.io.point_tiles import PointTiles
@@ -93,7 +94,11 @@ class PointsAccessor:
         return self._points.isel(point=thinned(self._points, every, spacing))
 
     def height_above_ground(
-        self, *, tile_size: float = 250.0, buffer: float = 50.0, spacing: float = 1.0
+        self,
+        *,
+        tile_size: float | None = None,
+        buffer: float | None = None,
+        spacing: float | None = None,
     ) -> xr.Dataset:
         """The points with a variable ``height_above_ground``, float32 in units of z.
 
@@ -103,9 +108,10 @@ class PointsAccessor:
         Parameters
         ----------
         tile_size, buffer
-            In units of the CRS; the buffer should span the largest gap in the ground points.
+            In units of the CRS, 250 m and 50 m by default; the buffer should span the largest gap
+            in the ground points.
         spacing
-            Ground points are averaged in cells of this side before they are joined.
+            Ground points are averaged in cells of this side before they are joined; 1 m.
 
         Raises
         ------
@@ -114,9 +120,11 @@ class PointsAccessor:
         """
         from geodl.tools.point_rasters import heights_above_ground
 
-        size = as_float(tile_size, "tile_size", minimum=1e-9)
-        pad = as_float(buffer, "buffer", minimum=0)
-        side = as_float(spacing, "spacing", minimum=1e-9)
+        crs = self._dataset.attrs.get("crs_wkt")
+        metre = 1.0 if crs is None else 1 / metres_per_unit(crs)
+        size = 250 * metre if tile_size is None else as_float(tile_size, "tile_size", minimum=1e-9)
+        pad = 50 * metre if buffer is None else as_float(buffer, "buffer", minimum=0)
+        side = metre if spacing is None else as_float(spacing, "spacing", minimum=1e-9)
         found = heights_above_ground(self._points, size, pad, side)
         chunks = self._points.x.chunksizes.get("point")
         variable = xr.Variable(("point",), found)
