@@ -29,13 +29,21 @@ class Area:
 
     @classmethod
     def of(cls, geometries: np.ndarray) -> Area:
-        """From shapely geometries (N,); empty ones are dropped."""
-        kept = [g for g in geometries if g is not None and not g.is_empty]
-        return cls(tuple(shapely.to_wkb(shapely.make_valid(g)) for g in kept))
+        """From shapely geometries (N,); what has no area is dropped."""
+        present = geometries[~shapely.is_missing(geometries)]
+        # Twice: mending may put polygons with lines into a collection.
+        parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(present)))
+        kept = parts[(shapely.get_dimensions(parts) == 2) & ~shapely.is_empty(parts)]
+        return cls(tuple(shapely.to_wkb(kept)))
 
     @cached_property
     def _tree(self) -> shapely.STRtree:
         return shapely.STRtree(shapely.from_wkb(list(self.polygons)))
+
+    def meets(self, grid: GeoGrid, window: Window) -> bool:
+        """Whether any polygon reaches a window."""
+        box = shapely.box(*grid.window_bounds(window))
+        return len(self._tree.query(box, predicate="intersects")) > 0
 
     def inside(self, grid: GeoGrid, window: Window) -> np.ndarray:
         """bool (H, W): pixels of ``window`` whose centre lies in a polygon."""

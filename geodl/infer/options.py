@@ -198,8 +198,9 @@ class RunContext:
 
     Parameters
     ----------
-    cell_size
-        Of the run's grid, in units of its CRS; None keeps the raster's own.
+    cell_size, cell_crs
+        x and y of the run's grid, in units of its CRS, and the CRS that they are stated in; None
+        keeps the raster's own.
     extent, extent_crs
         xmin, ymin, xmax, ymax and their CRS; None is the raster's.
     out_crs
@@ -214,7 +215,8 @@ class RunContext:
         Torch threads of this process, or None for torch's own choice.
     """
 
-    cell_size: float | None = None
+    cell_size: tuple[float, float] | None = None
+    cell_crs: str | None = None
     extent: tuple[float, float, float, float] | None = None
     extent_crs: str | None = None
     out_crs: str | None = None
@@ -235,13 +237,7 @@ def run_context(given: Mapping[str, Any] | None) -> RunContext:
     values = dict(given or {})
     check_known(values, CONTEXT, "context")
     extent, extent_crs = read_extent(values.get("extent"))
-    cell = values.get("cellSize")
-    cell_size = None
-    if cell is not None:
-        cell = cell.get("x") if isinstance(cell, Mapping) else cell
-        cell_size = as_float(cell, "cellSize")
-        if cell_size <= 0:
-            raise OptionError(f"cellSize={cell_size:g} is not above 0")
+    cell_size, cell_crs = _cell_size(values.get("cellSize"))
     processor = values.get("processorType")
     device = None
     if processor is not None:
@@ -249,6 +245,7 @@ def run_context(given: Mapping[str, Any] | None) -> RunContext:
         device = {"CPU": "cpu", "GPU": "cuda"}[choice]
     return RunContext(
         cell_size=cell_size,
+        cell_crs=cell_crs,
         extent=extent,
         extent_crs=extent_crs,
         out_crs=read_crs(values.get("outSR"), "outSR"),
@@ -257,6 +254,22 @@ def run_context(given: Mapping[str, Any] | None) -> RunContext:
         device=device,
         threads=_threads(values.get("parallelProcessingFactor")),
     )
+
+
+def _cell_size(value: Any) -> tuple[tuple[float, float] | None, str | None]:
+    """A number, or ``{"x", "y", "spatialReference"}``, as two numbers and a CRS."""
+    if value is None:
+        return None, None
+    if not isinstance(value, Mapping):
+        value = {"x": value}
+    check_known(value, ("x", "y", "spatialReference"), "cellSize")
+    if "x" not in value:
+        raise OptionError(f'cellSize={dict(value)} lacks "x"; give a number, or x and y')
+    x = as_float(value["x"], "cellSize")
+    y = as_float(value.get("y", x), "cellSize y")
+    if min(x, y) <= 0:
+        raise OptionError(f"cellSize={min(x, y):g} is not above 0")
+    return (x, y), read_crs(value.get("spatialReference"), "cellSize spatialReference")
 
 
 def _threads(value: Any) -> int | None:

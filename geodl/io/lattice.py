@@ -15,6 +15,10 @@ from geodl.io.warp_geometry import default_grid
 
 # Pixels that lie this close to the lattice's, over the whole raster, are the lattice's own.
 _ALIGNED_PX = 0.01
+# The Earth's girth in cells of 15 cm; and cells that a raster fits into so many times are in other
+# units than was thought.
+_SIDE_MOST_PX = 2**28
+_CELL_MOST = 1000
 
 
 def as_resolution(resolution: float | tuple[float, float] | None) -> tuple[float, float] | None:
@@ -64,7 +68,22 @@ def target_lattice(
     ------
     GridMismatchError
         A reprojection without a CRS on one side, or to a CRS where the source has no place.
+    OptionError
+        A resolution that cannot be meant.
     """
+    lattice = _lattice(grid, name, crs, resolution, snap)
+    if resolution is not None:
+        _check_resolution(lattice, resolution, grid, name)
+    return lattice
+
+
+def _lattice(
+    grid: GeoGrid,
+    name: str,
+    crs: str | None,
+    resolution: tuple[float, float] | None,
+    snap: GeoGrid | None,
+) -> GeoGrid:
     if snap is not None:
         snapped_crs = snap.crs if crs is None else crs
         if same_crs(snapped_crs, snap.crs):
@@ -77,6 +96,23 @@ def target_lattice(
             )
         return default_grid(grid, crs, resolution, name)
     return grid if resolution is None else _with_resolution(grid, resolution)
+
+
+def _check_resolution(
+    lattice: GeoGrid, resolution: tuple[float, float], grid: GeoGrid, name: str
+) -> None:
+    there = grid
+    if lattice.crs is not None and not same_crs(lattice.crs, grid.crs):
+        there = default_grid(grid, lattice.crs, None, name)
+    x, y = there.cell_size_xy
+    large = resolution[0] > _CELL_MOST * x * there.width
+    large |= resolution[1] > _CELL_MOST * y * there.height
+    if large or max(lattice.shape) > _SIDE_MOST_PX:
+        raise OptionError(
+            f"a cell size of {resolution[0]:g} x {resolution[1]:g} cannot be meant for {name}, whose "
+            f"{there.width} x {there.height} cells measure {x:g} x {y:g} in "
+            f"{crs_label(lattice.crs)}; give it in units of that CRS."
+        )
 
 
 def _with_resolution(grid: GeoGrid, resolution: tuple[float, float]) -> GeoGrid:

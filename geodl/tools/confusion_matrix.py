@@ -11,7 +11,7 @@ from geodl.base.errors import DataError, OptionError
 from geodl.core.blocks import RasterSource
 from geodl.core.grid import GeoGrid, Window
 from geodl.io.source import open_source
-from geodl.io.vector import is_features, read_features
+from geodl.io.vector import features_on_grid, is_features
 from geodl.ops.confusion import ConfusionMatrix, PairCounts
 from geodl.tools.class_values import class_values
 
@@ -87,7 +87,7 @@ def _count_raster(counts: PairCounts, source: RasterSource, truth: Any) -> None:
 
 
 def _count_points(counts: PairCounts, source: RasterSource, truth: Any, field: str | None) -> None:
-    points = read_features(truth, crs=source.grid.crs)
+    points = features_on_grid(truth, source.grid)
     if not (points.geom_type == "Point").all():
         kinds = ", ".join(sorted(set(points.geom_type)))
         raise DataError(f"The truth holds {kinds}; give points, or a class raster.")

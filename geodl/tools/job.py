@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from geodl.base.errors import DataError, DataWarning, ModelDataError
+from geodl.base.errors import DataError, DataWarning, ModelDataError, PlanError
 from geodl.base.files import sha256_json
 from geodl.bundle import ModelRef, load_model, resolve_model
 from geodl.core.blocks import RasterSource
@@ -25,9 +25,9 @@ from geodl.infer.memory import block_bytes
 from geodl.infer.objects import ObjectBlocks, ObjectOptions
 from geodl.infer.options import RunContext, TileOptions, run_context, tile_options
 from geodl.infer.pixels import PixelBlocks, PixelOptions
-from geodl.io.crs import metres_per_unit
+from geodl.io.crs import crs_label, metres_per_unit
 from geodl.io.extent import extent_window
-from geodl.io.vector import read_features
+from geodl.io.vector import features_on_grid
 from geodl.tools.device import run_device
 from geodl.tools.job_source import job_source
 
@@ -171,7 +171,7 @@ def prepared(
             extent=_extent(where, source),
             block_px=block_size,
         )
-        area = None if where.mask is None else _area(where.mask, source.grid)
+        area = None if where.mask is None else _area(where.mask, plan, source.name)
         settings = {
             "tool": tool,
             "source": source.identity(),
@@ -216,11 +216,16 @@ def _extent(context: RunContext, source: RasterSource) -> Window | None:
     return extent_window(context.extent, context.extent_crs, source.grid, source.name)
 
 
-def _area(mask: Any, grid: GeoGrid) -> Area:
-    features = read_features(mask, crs=grid.crs)
-    area = Area.of(features.geometry.to_numpy())
+def _area(mask: Any, plan: TilePlan, name: str) -> Area:
+    area = Area.of(features_on_grid(mask, plan.grid).geometry.to_numpy())
     if not area.polygons:
         raise DataError("context mask has no polygons; give features that cover the area to map")
+    if not area.meets(plan.grid, plan.extent):
+        bounds = tuple(round(value, 6) for value in plan.grid.window_bounds(plan.extent))
+        raise PlanError(
+            f"context mask does not overlap what is mapped of {name}, which covers {bounds} in "
+            f"{crs_label(plan.grid.crs)}; see that the CRS of both are stated rightly."
+        )
     return area
 
 

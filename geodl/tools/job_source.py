@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from geodl.base.errors import ModelDataError
+from geodl.base.errors import ModelDataError, OptionError
 from geodl.base.models import MODELS
 from geodl.core.blocks import RasterSource
 from geodl.core.contract import ModelContract
 from geodl.infer.options import RunContext
+from geodl.io.crs import crs_label, same_crs
 from geodl.io.raster_pair import PairedRaster
 from geodl.io.source import open_source
 
@@ -84,6 +85,11 @@ def _opened(
     source = open_source(
         raster, crs=context.out_crs, resolution=context.cell_size, snap=context.snap
     )
+    if context.cell_crs is not None and not same_crs(context.cell_crs, source.grid.crs):
+        raise OptionError(
+            f"cellSize is stated in {crs_label(context.cell_crs)}, but the run's grid is in "
+            f"{crs_label(source.grid.crs)}; give it in that CRS, or choose the other by outSR."
+        )
     return _as_trained(_fit_bands(source, contract, bands), contract, context)
 
 
@@ -120,6 +126,11 @@ def _fit_bands(source: RasterSource, contract: ModelContract, bands: _Bands) -> 
             f"({', '.join(source.band_names) or 'unnamed'}); {contract.model_name} was trained on "
             f"{bands.count}{trained}. Choose the bands: "
             f"geodl.open_raster(path, bands=[...])."
+        )
+    if source.dtype.kind == "c":
+        raise ModelDataError(
+            f"{source.name} holds complex numbers, of which networks take none; pass what the "
+            f"model was trained on, such as abs(geodl.open_raster(path))."
         )
     if contract.dtype == "uint8" and source.dtype.name != "uint8":
         raise ModelDataError(

@@ -113,7 +113,8 @@ def test_context_is_read() -> None:
             "parallelProcessingFactor": "50%",
         }
     )
-    assert context.cell_size == 0.5
+    assert context.cell_size == (0.5, 0.5)
+    assert context.cell_crs is None
     assert context.extent == (0, 1, 2, 3)
     assert context.extent_crs is not None
     assert "Mercator" in context.extent_crs
@@ -130,6 +131,9 @@ def test_context_is_read() -> None:
     [
         ({"cellsize": 1}, "Did you mean 'cellSize'"),
         ({"cellSize": -1}, "cellSize"),
+        ({"cellSize": {"y": 1}}, 'lacks "x"'),
+        ({"cellSize": {"x": 1, "y": 0}}, "not above 0"),
+        ({"cellSize": {"x": 1, "z": 1}}, "'z'"),
         ({"extent": {"xmin": 0}}, "lacks ymin, xmax, ymax"),
         ({"extent": {"xmin": 2, "ymin": 0, "xmax": 1, "ymax": 1}}, "empty"),
         ({"extent": "all"}, "xmin"),

@@ -1,0 +1,112 @@
+"""What ``context`` asks of the ground is done, or refused before the first block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import shapely
+
+import geodl
+from geodl.base.errors import (
+    DataError,
+    GridMismatchError,
+    ModelDataError,
+    OptionError,
+    PlanError,
+)
+from geodl.testing.tiny import tiny_model
+from geodl.tools.classify_pixels import classify_pixels
+
+HERE = shapely.box(500000, 4999990, 500010, 5000000)
+FAR = shapely.box(600000, 4999990, 600010, 5000000)
+
+
+@pytest.fixture
+def raster(write_raster: Any) -> Path:
+    return write_raster(np.full((3, 64, 64), 200, np.uint8))
+
+
+def go(raster: Any, model: Path, path: Path, **context: Any) -> Any:
+    return classify_pixels(raster, model, output_name=path, context=context, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("shape", "crs", "error", "text"),
+    [
+        (FAR, 32633, PlanError, "does not overlap"),
+        (shapely.LineString([(500000, 4999990), (500010, 5000000)]), 32633, DataError, "polygons"),
+        (HERE, None, GridMismatchError, "states no CRS"),
+    ],
+)
+def test_a_mask_that_covers_nothing_is_refused(
+    shape: Any, crs: int | None, error: type[Exception], text: str, raster: Path, pixel_model: Path
+) -> None:
+    mask = gpd.GeoDataFrame(geometry=[shape], crs=crs)
+    with pytest.raises(error, match=text):
+        go(raster, pixel_model, raster.with_name("map.tif"), mask=mask)
+
+
+def test_a_mask_outside_the_extent_is_refused(raster: Path, pixel_model: Path) -> None:
+    extent = {"xmin": 500016, "ymin": 4999970, "xmax": 500030, "ymax": 4999980}
+    mask = gpd.GeoDataFrame(geometry=[HERE], crs=32633)
+    with pytest.raises(PlanError, match="does not overlap"):
+        go(raster, pixel_model, raster.with_name("map.tif"), mask=mask, extent=extent)
+
+
+def test_lines_beside_polygons_of_a_mask_count_for_nothing(raster: Path, pixel_model: Path) -> None:
+    line = shapely.LineString([(500020, 4999990), (500030, 4999990)])
+    mask = gpd.GeoDataFrame(geometry=[shapely.GeometryCollection([HERE, line])], crs=32633)
+    found = go(raster, pixel_model, raster.with_name("map.tif"), mask=mask).values[0]
+    assert (found[:20, :20] != 255).all()
+    assert (found != 255).sum() == 400
+
+
+@pytest.mark.filterwarnings("ignore:.*states no CRS")
+def test_a_georeferenced_mask_over_plain_pixels_is_refused(
+    write_raster: Any, pixel_model: Path
+) -> None:
+    path = write_raster(np.full((3, 64, 64), 200, np.uint8), crs=None)
+    mask = gpd.GeoDataFrame(geometry=[HERE], crs=32633)
+    with pytest.raises(GridMismatchError, match="pixel space"):
+        go(path, pixel_model, path.with_name("map.tif"), mask=mask)
+
+
+def test_cells_may_be_oblong(raster: Path, pixel_model: Path) -> None:
+    size = {"x": 1, "y": 2, "spatialReference": {"wkid": 32633}}
+    go(raster, pixel_model, raster.with_name("map.tif"), cellSize=size)
+    with rasterio.open(raster.with_name("map.tif")) as file:
+        assert file.res == (1, 2)
+        assert file.shape == (16, 32)
+
+
+@pytest.mark.parametrize(
+    ("context", "text"),
+    [
+        ({"cellSize": {"x": 1, "spatialReference": 4326}}, "stated in EPSG:4326"),
+        # Metres for degrees: one cell would cover a continent.
+        ({"cellSize": 10, "outSR": 4326}, "in units of that CRS"),
+        ({"cellSize": 1e9}, "in units of that CRS"),
+        ({"cellSize": 1e-9}, "in units of that CRS"),
+    ],
+)
+def test_cells_in_other_units_are_refused(
+    context: dict[str, Any], text: str, raster: Path, pixel_model: Path
+) -> None:
+    with pytest.raises(OptionError, match=text):
+        go(raster, pixel_model, raster.with_name("map.tif"), **context)
+
+
+def test_complex_pixels_are_refused_and_their_size_is_not(
+    write_raster: Any, tmp_path: Path
+) -> None:
+    model = tiny_model(tmp_path / "float", "pixels", bands=1, dtype="float32")
+    path = write_raster(np.full((1, 64, 64), 3 + 4j, np.complex64))
+    with pytest.raises(ModelDataError, match="complex"):
+        go(path, model, tmp_path / "map.tif")
+    found = go(abs(geodl.open_raster(path)), model, tmp_path / "map.tif")
+    assert (found.values == 1).all()
