@@ -109,8 +109,8 @@ def _check_resolution(
     large |= resolution[1] > _CELL_MOST * y * there.height
     if large or max(lattice.shape) > _SIDE_MOST_PX:
         raise OptionError(
-            f"a cell size of {resolution[0]:g} x {resolution[1]:g} cannot be meant for {name}, whose "
-            f"{there.width} x {there.height} cells measure {x:g} x {y:g} in "
+            f"a cell size of {resolution[0]:g} x {resolution[1]:g} cannot be meant for {name}, "
+            f"whose {there.width} x {there.height} cells measure {x:g} x {y:g} in "
             f"{crs_label(lattice.crs)}; give it in units of that CRS."
         )
 
