@@ -35,6 +35,21 @@ def check_known(given: Mapping[str, Any] | Iterable[str], known: Iterable[str], 
             )
 
 
+def as_mapping(value: Any, name: str) -> dict[str, Any]:
+    """A dictionary of what was given by name; an empty one for None.
+
+    Raises
+    ------
+    OptionError
+        Something else.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise OptionError(f"{name}={value!r} is no dictionary of names and values.")
+    return dict(value)
+
+
 def check_choice(value: Any, choices: Iterable[Any], name: str) -> Any:
     """Return ``value`` if it is one of ``choices``.
 
@@ -109,5 +124,9 @@ def as_float(
     low = minimum is not None and number < minimum
     high = maximum is not None and number > maximum
     if low or high:
+        if maximum is None:
+            raise OptionError(f"{name}={number:g} is too small; the least is {minimum:g}.")
+        if minimum is None:
+            raise OptionError(f"{name}={number:g} is too large; the most is {maximum:g}.")
         raise OptionError(f"{name}={number:g} lies outside {minimum}..{maximum}.")
     return number

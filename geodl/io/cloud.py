@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import glob
 import os
+import shlex
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ _OTHERS = {
     ".e57": "E57", ".ply": "PLY", ".pcd": "PCD", ".xyz": "text", ".txt": "text", ".pts": "PTS",
     ".ept": "EPT",
 }  # fmt: skip
+# Those that are surely points: a folder may hold texts of any kind.
+_SCANS = (".e57", ".pcd", ".pts", ".xyz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,9 @@ class Cloud:
     parts
         What must be read for them.
     counts
-        Points inside the bounds in each part; None where all of them are.
+        Points inside the bounds in each part.
+    part_points
+        About how many points a part has.
     """
 
     files: tuple[LasFile, ...]
@@ -70,6 +75,7 @@ class Cloud:
     bounds: Bounds | None
     parts: tuple[PointPart, ...]
     counts: tuple[int, ...]
+    part_points: int = PART_POINTS
 
     @property
     def name(self) -> str:
@@ -102,17 +108,25 @@ class Cloud:
         xyz = file.xyz(records)
         index = np.arange(part.first, part.first + part.count, dtype=np.int64)
         _reproject(xyz, file.crs, self.crs)
-        if self.bounds is not None:
+        if self.bounds is not None and not part.whole:
             keep = _closed(xyz, self.bounds)
             if not keep.all():
                 records, index, xyz = records[keep], index[keep], xyz[keep]
         return CloudPoints(part, records, index, xyz)
 
-    def values(self, points: CloudPoints, name: str) -> np.ndarray:
-        """(N,) or (N, columns) of a dimension; x and y in the cloud's CRS."""
+    def field(self, points: CloudPoints, name: str) -> np.ndarray:
+        """(N,) or (N, columns) of one of :attr:`fields`; x and y in the cloud's CRS.
+
+        A dimension that the points' file lacks is 0, or NaN.
+        """
+        dtype, columns = self.fields[name]
         if name in ("x", "y", "z"):
             return np.ascontiguousarray(points.xyz[:, "xyz".index(name)])
-        return self.files[points.part.source].values(points.records, name)
+        file = self.files[points.part.source]
+        if name in file.dimensions:
+            return file.values(points.records, name).astype(dtype, copy=False)
+        shape = (len(points.index),) if columns is None else (len(points.index), columns)
+        return np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
 
     @functools.cached_property
     def fields(self) -> dict[str, tuple[np.dtype[Any], int | None]]:
@@ -137,13 +151,14 @@ class Cloud:
     def in_bounds(self, bounds: Bounds) -> Cloud:
         """The part of the cloud inside closed bounds; reads what is needed to count its points."""
         if self.bounds is not None:
-            raise OptionError("bounds are set already; open the cloud again with other bounds.")
+            low, high = np.maximum(bounds, self.bounds)[:2], np.minimum(bounds, self.bounds)[2:]
+            bounds = float(low[0]), float(low[1]), float(high[0]), float(high[1])
+        cut = replace(self, bounds=bounds)
         parts: list[PointPart] = []
         counts: list[int] = []
-        cut = replace(self, bounds=bounds)
         for source, file in enumerate(self.files):
-            for part, whole in _parts_in(file, source, bounds, self.crs):
-                count = part.count if whole else len(cut.read(part).index)
+            for part in _parts_in(file, source, bounds, self.crs, self.part_points):
+                count = part.count if part.whole else len(cut.read(part).index)
                 if count:
                     parts.append(part)
                     counts.append(count)
@@ -169,7 +184,12 @@ def open_cloud(
         _warn_of_others(files, crs)
     parts = tuple(p for k, file in enumerate(files) for p in file.parts(k, points=part_points))
     cloud = Cloud(
-        files=files, crs=crs, bounds=None, parts=parts, counts=tuple(p.count for p in parts)
+        files=files,
+        crs=crs,
+        bounds=None,
+        parts=parts,
+        counts=tuple(p.count for p in parts),
+        part_points=part_points,
     )
     return cloud if area is None else cloud.in_bounds(area)
 
@@ -196,18 +216,30 @@ def cloud_locations(source: Any) -> list[Location]:
         A format that is not read; says how to convert it.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _one(os.fspath(source))
-    if not isinstance(source, Iterable):
-        raise OptionError(f"A {type(source).__name__} is no path of a point cloud.")
+        return _one(str(os.fspath(source)))
+    if not isinstance(source, Iterable) or isinstance(source, (bytes, Mapping)):
+        raise OptionError(
+            f"A {type(source).__name__} is no point cloud; give a path, a folder, a URL, or a list "
+            "of these."
+        )
     found = [place for item in source for place in cloud_locations(item)]
     if not found:
         raise SourceNotFoundError("The list of point clouds is empty; name at least one file.")
-    return found
+    once = list(dict.fromkeys(found))
+    if len(once) < len(found):
+        twice = next(place for place in once if found.count(place) > 1)
+        warnings.warn(
+            f"{twice.text} is named more than once ({len(found) - len(once)} repeats in all); each "
+            "file is taken once.",
+            DataWarning,
+            stacklevel=3,
+        )
+    return once
 
 
 def _one(text: str) -> list[Location]:
     if glob.has_magic(text) and "://" not in text and not os.path.exists(text):
-        names = sorted(glob.glob(os.path.expanduser(text)))
+        names = sorted(glob.glob(os.path.expanduser(text), recursive=True))
         files = [name for name in names if name.lower().endswith(SUFFIXES)]
         if not files:
             raise SourceNotFoundError(f"No LAS or LAZ file matches {text}.")
@@ -216,15 +248,31 @@ def _one(text: str) -> list[Location]:
     if place.local is not None and place.local.is_dir():
         return _folder(place.local)
     if place.suffix in _OTHERS:
-        raise SourceError(
-            f"{text} is {_OTHERS[place.suffix]}, which is not read; convert it to LAZ once, for "
-            f"example with `pdal translate {Path(text).name} {Path(text).stem}.laz`."
-        )
+        raise _other_format(Path(text))
     return [place]
 
 
+def _other_format(path: Path) -> SourceError:
+    command = shlex.join(["pdal", "translate", path.name, f"{path.stem}.laz"])
+    return SourceError(
+        f"{path} is {_OTHERS[path.suffix.lower()]}, which is not read; convert it to LAZ once, for "
+        f"example with `{command}`."
+    )
+
+
 def _folder(folder: Path) -> list[Location]:
-    names = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    every = sorted(f for f in folder.rglob("*") if f.is_file())
+    names = [f for f in every if f.suffix.lower() in SUFFIXES]
+    others = [f for f in every if f.suffix.lower() in _SCANS]
+    if not names and others:
+        raise _other_format(others[0])
+    if others:
+        warnings.warn(
+            f"{folder}: {others[0].name} and {len(others) - 1} more files are no LAS or LAZ and "
+            "are left out; convert them first.",
+            DataWarning,
+            stacklevel=3,
+        )
     if not names:
         raise SourceNotFoundError(f"{folder} holds no LAS or LAZ file.")
     return [locate(name) for name in names]
@@ -265,21 +313,20 @@ def _closed(xyz: np.ndarray, bounds: Bounds) -> np.ndarray:
 
 
 def _parts_in(
-    file: LasFile, source: int, bounds: Bounds, crs: str | None
-) -> Iterator[tuple[PointPart, bool]]:
-    """Parts that may hold points of an area, and whether all their points lie in it."""
+    file: LasFile, source: int, bounds: Bounds, crs: str | None, points: int
+) -> list[PointPart]:
+    """Parts that may hold points of an area, in the file's own order."""
     if not file.count:
-        return
+        return []
     place = _bounds_in(file, crs)
     if not overlap(place, bounds):
-        return
+        return []
     # Reprojected bounds are near enough to skip by, not to keep by.
     exact = file.crs is None or crs is None or same_crs(file.crs, crs)
-    octree = read_octree(file.layout) if exact else None
-    if octree is None or file.table is None or within(place, bounds):
-        whole = exact and within(place, bounds)
-        yield from ((part, whole) for part in file.parts(source))
-        return
+    whole = exact and within(place, bounds)
+    octree = read_octree(file.layout) if exact and not whole else None
+    if octree is None or file.table is None:
+        return [replace(part, whole=whole) for part in file.parts(source, points=points)]
     read = functools.partial(read_bytes, file.location)
     nodes = nodes_in(octree, bounds, read, file.name)
     chunk_of = {int(offset): k for k, offset in enumerate(file.table.offsets)}
@@ -290,8 +337,8 @@ def _parts_in(
             "begins. Write the file again."
         )
     found = []
-    for whole in (True, False):
-        chunks = sorted(chunk_of[o] for o, square in nodes if within(square, bounds) == whole)
-        found += [(part, whole) for part in file.parts(source, chunks)]
-    # The file's own order.
-    yield from sorted(found, key=lambda entry: entry[0].first)
+    for inside in (True, False):
+        chunks = sorted(chunk_of[o] for o, square in nodes if within(square, bounds) == inside)
+        parts = file.parts(source, chunks, points)
+        found += [replace(part, whole=inside) for part in parts]
+    return sorted(found, key=lambda part: part.first)

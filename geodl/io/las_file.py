@@ -41,12 +41,15 @@ class PointPart:
         Points, by their place in the file.
     chunks
         First chunk and the one behind the last; (0, 0) in files that are not compressed.
+    whole
+        All points belong to the cloud, whatever its bounds are.
     """
 
     source: int
     first: int
     count: int
     chunks: tuple[int, int] = (0, 0)
+    whole: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,11 +199,16 @@ def read_bytes(location: Location, start: int, length: int) -> bytes:
                 return _pread(file.fileno(), start, length)
         system, path = _file_system(location.text)
         data: bytes = system.cat_file(path, start=start, end=start + length)
-        return data
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"There is no file {location.text}; check the path.") from error
     except (OSError, ValueError, ImportError) as error:
         raise SourceError(f"{location.text} cannot be read: {error}") from error
+    if len(data) > length:
+        raise SourceError(
+            f"{location.text}: the server gave {len(data)} bytes where {length} were asked for; it "
+            "does not know range requests. Download the file, or serve it by another program."
+        )
+    return data
 
 
 def _pread(handle: int, start: int, length: int) -> bytes:

@@ -59,9 +59,8 @@ def sort_part(cloud: Cloud, read: CloudPoints, names: Sequence[str], cell: float
         points["xyz"[axis]] = read.xyz[:, axis]
     points["source"] = read.part.source
     points["index"] = read.index
-    own = cloud.files[read.part.source].dimensions
     for name in names:
-        points[name] = cloud.values(read, name) if name in own else 0
+        points[name] = cloud.field(read, name)
     return sort_points(points, cell)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -16,8 +16,8 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from geodl.base.errors import OptionError, UnknownOptionError
-from geodl.base.options import as_int, nearest
-from geodl.io.cloud import Cloud, CloudPoints, open_cloud
+from geodl.base.options import as_int, check_known, nearest
+from geodl.io.cloud import Cloud, CloudPoints, as_bounds, open_cloud
 from geodl.io.las_file import PART_POINTS, PointPart
 
 Chunks = str | int | Mapping[str, Any]
@@ -41,12 +41,19 @@ def open_dataset(
 
 
 def _part_points(chunks: Any) -> int:
-    value = chunks.get("point", "auto") if isinstance(chunks, Mapping) else chunks
-    if isinstance(value, str) and value == "auto":
+    if isinstance(chunks, Mapping):
+        check_known(chunks, ("point",), "chunks")
+        chunks = chunks.get("point", "auto")
+    if isinstance(chunks, str) and chunks == "auto":
         return PART_POINTS
-    if value == -1:
+    if chunks == -1:
         return 2**62
-    return as_int(value, "chunks", minimum=1)
+    try:
+        return as_int(chunks, "chunks", minimum=1)
+    except OptionError:
+        raise OptionError(
+            f"chunks={chunks!r}: expected a number of points, 'auto', or -1 for whole files."
+        ) from None
 
 
 class PointReader:
@@ -59,23 +66,21 @@ class PointReader:
         return self.cloud.read(part)
 
     def field(self, points: CloudPoints, name: str) -> np.ndarray:
-        """A dimension of points that were read, in the Dataset's dtype."""
-        dtype, columns = self.cloud.fields[name]
-        file = self.cloud.files[points.part.source]
-        if name in ("x", "y", "z") or name in file.dimensions:
-            return self.cloud.values(points, name).astype(dtype, copy=False)
-        shape = (len(points.index),) if columns is None else (len(points.index), columns)
-        return np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
+        return self.cloud.field(points, name)
 
 
+# By what is read, and by the names of the arrays that read it.
+_shared: WeakValueDictionary[str, PointReader] = WeakValueDictionary()
 _readers: WeakValueDictionary[tuple[str, ...], PointReader] = WeakValueDictionary()
 
 
 def as_dataset(cloud: Cloud, dims: str | Sequence[str] | None = None) -> xr.Dataset:
     """A cloud as a lazily read Dataset; see :func:`open_dataset`."""
     names = _wanted(cloud, dims)
-    reader = PointReader(cloud)
-    arrays = _lazy_fields(cloud, reader, names)
+    token = tokenize([file.name for file in cloud.files], cloud.identity(), cloud.parts)
+    # Opened again it is the same reader: both Datasets are known as long as one of them lives.
+    reader = _shared.setdefault(token, PointReader(cloud))
+    arrays = _lazy_fields(cloud, reader, names, token)
     variables = {}
     for name in names:
         columns = cloud.fields[name][1]
@@ -98,6 +103,10 @@ def _wanted(cloud: Cloud, dims: str | Sequence[str] | None) -> list[str]:
     known = list(cloud.fields)
     if dims is None:
         return known
+    if not isinstance(dims, (str, Iterable)):
+        raise OptionError(
+            f"dims={dims!r}: expected names of dimensions, ['intensity'] for example."
+        )
     asked = [dims] if isinstance(dims, str) else [str(name) for name in dims]
     for name in asked:
         if name not in known:
@@ -108,11 +117,11 @@ def _wanted(cloud: Cloud, dims: str | Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(["x", "y", "z", *asked]))
 
 
-def _lazy_fields(cloud: Cloud, reader: PointReader, names: Sequence[str]) -> dict[str, da.Array]:
+def _lazy_fields(
+    cloud: Cloud, reader: PointReader, names: Sequence[str], token: str
+) -> dict[str, da.Array]:
     """Each dimension as a Dask array; all of them share one read per part."""
     label = re.sub(r"[^A-Za-z0-9]+", "_", Path(cloud.name).stem).strip("_")[:40] or "points"
-    paths = [file.name for file in cloud.files]
-    token = tokenize(paths, cloud.identity(), cloud.parts)
     read = f"geodl_read_{label}-{token}"
     reads = {(read, k): (reader, part) for k, part in enumerate(cloud.parts)}
     arrays = {}
@@ -141,6 +150,19 @@ def _attributes(cloud: Cloud) -> dict[str, Any]:
     if cloud.bounds is not None:
         attributes["bounds"] = list(cloud.bounds)
     return attributes
+
+
+def points_within(dataset: xr.Dataset, bounds: Sequence[float]) -> xr.Dataset:
+    """See :meth:`geodl.tools.points_accessor.PointsAccessor.within`."""
+    area = as_bounds(bounds)
+    cloud = known_cloud(dataset)
+    if cloud is not None:
+        cut = cloud.in_bounds(area)
+        found = as_dataset(cut, [str(name) for name in dataset.data_vars])
+        return found.assign_attrs({**dataset.attrs, "bounds": found.attrs["bounds"]})
+    x, y = dataset.x.data, dataset.y.data
+    inside = (x >= area[0]) & (x <= area[2]) & (y >= area[1]) & (y <= area[3])
+    return dataset.isel(point=np.flatnonzero(np.asarray(inside)))
 
 
 def cloud_of(points: Any) -> Cloud:

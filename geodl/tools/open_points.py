@@ -25,9 +25,9 @@ def open_points(
     Parameters
     ----------
     source
-        LAS 1.0 to 1.4, LAZ or COPC: a path, a pattern, a folder (searched below too), a URL or
-        fsspec location, or a list of these. Files in other CRS than the first are reprojected as
-        they are read (x and y; heights stay).
+        LAS 1.0 to 1.4, LAZ or COPC: a path, a pattern (``**`` for any folders), a folder (searched
+        below too), a URL or fsspec location, or a list of these; each file is taken once. Files in
+        other CRS than the first are reprojected as they are read (x and y; heights stay).
     dims
         Dimensions besides x, y and z, by laspy's names; all by default. A dimension that a file
         lacks is 0 there, or NaN.

@@ -84,6 +84,26 @@ class PointsAccessor:
         pad = as_float(buffer, "buffer", minimum=0)
         return tiles_of(self._points, side, pad, dims, folder)
 
+    def within(self, bounds: Sequence[float]) -> xr.Dataset:
+        """The points inside bounds.
+
+        Of a Dataset as `open_points` returned it, files outside are not read, of a COPC file only
+        the nodes that reach inside. Of any other, x and y are read once, the rest stays lazy.
+
+        Parameters
+        ----------
+        bounds
+            ``(xmin, ymin, xmax, ymax)`` in the CRS of the points, closed.
+
+        Raises
+        ------
+        OptionError
+            Bounds that are none.
+        """
+        from geodl.io.points import points_within
+
+        return points_within(self._points, bounds)
+
     def thin(self, every: int | None = None, *, spacing: float | None = None) -> xr.Dataset:
         """Fewer points: each ``every``-th, or the first one in each cube of side ``spacing``.
 

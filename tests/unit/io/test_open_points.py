@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import threading
 import warnings
@@ -16,6 +17,7 @@ import dask
 import laspy
 import numpy as np
 import pytest
+import xarray as xr
 from pyproj import CRS
 
 import geodl
@@ -30,6 +32,7 @@ from geodl.base.errors import (
 )
 from geodl.io import las_file
 from geodl.io.cloud import open_cloud
+from geodl.io.points import cloud_of
 from geodl.testing.cloud import make_cloud
 
 REAL = ("lidar_ign", "trees_zurich/lidar", "lidar_forest", "lidar_formats")
@@ -142,6 +145,48 @@ def test_bounds_keep_what_lies_inside_in_the_files_order(tmp_path: Path, name: s
         geodl.open_points(path, bounds=(3, 0, 1, 1))
 
 
+def test_a_cloud_that_was_opened_twice_is_known_twice(tmp_path: Path) -> None:
+    path = make_cloud(tmp_path / "a.las", points=100)
+    points = geodl.open_points(path)
+    geodl.open_points(path).z.mean().compute()
+    gc.collect()
+    assert cloud_of(points).count == 100
+
+
+def test_bounds_keep_to_the_size_of_chunks(tmp_path: Path) -> None:
+    path = make_cloud(tmp_path / "a.las", points=1000)
+    points = geodl.open_points(path, bounds=(500_000, 5_500_000, 500_050, 5_500_100), chunks=100)
+    assert max(points.chunks["point"]) <= 100
+    assert len(points.chunks["point"]) == 10
+
+
+def test_points_beyond_what_the_header_says_break_nothing(tmp_path: Path) -> None:
+    path = make_cloud(tmp_path / "a.las", points=1000)
+    data = bytearray(path.read_bytes())
+    # Greatest x of the header, some metres too small.
+    data[179:187] = np.float64(500_080).tobytes()
+    path.write_bytes(data)
+    points = geodl.open_points(path, bounds=(499_000, 5_499_000, 500_085, 5_600_000))
+    assert len(points.x.values) == points.sizes["point"]
+
+
+def test_the_accessor_cuts_by_bounds_as_opening_does(tmp_path: Path) -> None:
+    path = make_cloud(tmp_path / "a.laz", points=2000)
+    bounds = (500_020.0, 5_500_010.0, 500_060.0, 5_500_050.0)
+    points = geodl.open_points(path, dims=["intensity"], chunks=500)
+    cut = points.geodl.within(bounds)
+    xr.testing.assert_identical(cut, geodl.open_points(path, dims=["intensity"], bounds=bounds))
+    changed = points.assign(double=points.z * 2).geodl.within(bounds)
+    np.testing.assert_array_equal(changed.intensity, cut.intensity)
+    assert dask.is_dask_collection(changed.double.data)
+    again = cut.geodl.within((500_030, 5_500_000, 500_100, 5_500_100))
+    assert again.attrs["bounds"] == [500_030.0, 5_500_010.0, 500_060.0, 5_500_050.0]
+    np.testing.assert_array_equal(again.x, cut.x.values[cut.x.values >= 500_030])
+    assert cut.geodl.within((0, 0, 1, 1)).sizes["point"] == 0
+    with pytest.raises(OptionError, match="xmin"):
+        points.geodl.within((1, 2))  # type: ignore[arg-type]
+
+
 def test_files_outside_the_bounds_are_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,8 +276,48 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.las").write_text("x y z")
     with pytest.raises(SourceError, match="no LAS or LAZ"):
         geodl.open_points(tmp_path / "text.las")
-    with pytest.raises(OptionError):
-        geodl.open_points(3)
+    (tmp_path / "text.las").unlink()
+    with pytest.raises(SourceError, match="convert it to LAZ"):
+        geodl.open_points(tmp_path)
+    for wrong in (3, None, b"a.las", {"a": 1}):
+        with pytest.raises(OptionError, match="give a path"):
+            geodl.open_points(wrong)
+    path = make_cloud(tmp_path / "a.las", points=10)
+    for chunks in (None, (5, 5), "1MB", 0, {"points": 5}):
+        with pytest.raises((OptionError, UnknownOptionError), match="chunks"):
+            geodl.open_points(path, chunks=chunks)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="dims=5"):
+        geodl.open_points(path, dims=5)  # type: ignore[arg-type]
+
+
+def test_each_file_is_taken_once_and_patterns_reach_into_folders(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    path = make_cloud(tmp_path / "deep" / "er" / "a b.las", points=10)
+    assert geodl.open_points(f"{tmp_path}/**/*.las").sizes["point"] == 10
+    with pytest.warns(DataWarning, match="more than once"):
+        assert geodl.open_points([path, tmp_path, str(path)]).sizes["point"] == 10
+    (tmp_path / "scan.e57").write_bytes(b"ASTM-E57")
+    with pytest.warns(DataWarning, match=r"scan\.e57"):
+        assert geodl.open_points(tmp_path).sizes["point"] == 10
+
+
+def test_a_server_without_ranges_is_named(tmp_path: Path) -> None:
+    make_cloud(tmp_path / "a.las", points=100)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Whole, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(SourceError, match="range requests"):
+            geodl.open_points(f"http://127.0.0.1:{server.server_port}/a.las")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Whole(SimpleHTTPRequestHandler):
+    """Python's own server: it gives whole files, whatever range is asked for."""
+
+    def log_message(self, *given: Any) -> None:
+        pass
 
 
 def test_datasets_travel_to_workers(tmp_path: Path) -> None:
