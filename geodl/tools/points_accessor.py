@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyproj
 import xarray as xr
+from pyproj.exceptions import CRSError
 
-from geodl.base.errors import DataError
+from geodl.base.errors import DataError, OptionError
 from geodl.base.options import as_float, as_int
 from geodl.base.packages import require
 from geodl.io.crs import metres_per_unit
@@ -38,13 +39,26 @@ class PointsAccessor:
 
     @property
     def crs(self) -> pyproj.CRS | None:
-        """The CRS that the files state; None where they state none."""
+        """The CRS that the files state, ``attrs["crs_wkt"]``; None where they state none.
+
+        Raises
+        ------
+        OptionError
+            An attribute that was set to no CRS.
+        """
         text: Any = self._dataset.attrs.get("crs_wkt")
-        return None if text is None else pyproj.CRS.from_wkt(text)
+        try:
+            return None if text is None else pyproj.CRS.from_user_input(text)
+        except CRSError as error:
+            raise OptionError(
+                f"attrs['crs_wkt']={str(text)[:80]!r} is no CRS that PROJ knows ({error}); set it "
+                "to WKT or a code such as 'EPSG:32633'."
+            ) from error
 
     @property
     def _points(self) -> xr.Dataset:
-        if not {"x", "y", "z"} <= set(self._dataset.data_vars):
+        missing = {"x", "y", "z"} - set(self._dataset.data_vars)
+        if missing or any(self._dataset[axis].dims != ("point",) for axis in "xyz"):
             raise DataError(
                 "This Dataset holds no points; x, y and z along 'point' are needed, as "
                 "geodl.open_points gives them."
@@ -221,7 +235,8 @@ class PointsAccessor:
         missing = [name for name in names if name not in self._points]
         if missing:
             raise DataError(f"color={color!r}: the points have no dimension {missing[0]!r}.")
-        step = max(1, -(-self._points.sizes["point"] // most_points))
+        most = as_int(most_points, "most_points", minimum=1)
+        step = max(1, -(-self._points.sizes["point"] // most))
         few = self._points[["x", "y", "z", *names]].isel(point=slice(None, None, step)).compute()
         # The largest coordinates are written as they are, thus from the cloud's corner.
         places = [few[axis].values - few[axis].values.min(initial=np.inf) for axis in "xy"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ _AXES = ("x", "y", "z")
 # Formats of LAS 1.4, each with what the one before lacks.
 _NEWER = (6, 7, 8)
 _MOST = 2**31 - 1
+# A metre.
+_COARSE_DEG = 1e-5
+# What GPS times count from, and whether return numbers are made up.
+_KEPT_ENCODING = 0b1001
 _MOST_NAME_BYTES = 32
 
 
@@ -36,8 +40,9 @@ def write_las(
     Parameters
     ----------
     dataset
-        With ``x``, ``y``, ``z`` along ``point``. Scales, offsets and point format are those of the
-        file it was opened from, where its ``attrs`` tell them.
+        With ``x``, ``y``, ``z`` along ``point``. Scales (of several files the finest), offsets,
+        point format, GPS time's type, source and system are those of the file it was opened from,
+        where its ``attrs`` tell them.
     path
         ``.las`` or ``.laz``.
     point_format
@@ -53,7 +58,7 @@ def write_las(
     OptionError
         Another suffix or point format.
     DataError
-        Coordinates or a variable that LAS cannot hold.
+        Coordinates, values or a variable that LAS cannot hold.
     OutputError
         It cannot be written.
     """
@@ -71,6 +76,7 @@ def write_las(
                 for axis, name in enumerate(_AXES):
                     record[name.upper()] = _whole(values[name], header, axis)
                 for name in names:
+                    _check_fits(values[name], header.point_format, name)
                     record[name][:] = values[name]
                 writer.write_points(record)
     return target
@@ -79,20 +85,70 @@ def write_las(
 def _header(laspy: Any, dataset: xr.Dataset, point_format: int | None) -> Any:
     attrs = dataset.attrs
     wanted = _point_format(laspy, dataset, point_format)
-    header = laspy.LasHeader(point_format=wanted)
+    crs = pyproj.CRS(attrs["crs_wkt"]) if "crs_wkt" in attrs else None
+    # GeoTIFF keys, which formats before 6 hold, name a CRS by its number; LAS 1.4 holds any text.
+    keyed = crs is None or _has_number(crs) or wanted >= _NEWER[0]
+    header = laspy.LasHeader(version=None if keyed else "1.4", point_format=wanted)
     own = set(header.point_format.dimension_names)
     for name, variable in dataset.data_vars.items():
         if name not in own and name not in _AXES and variable.dims[:1] == ("point",):
             header.add_extra_dim(_extra(laspy, str(name), variable))
-    if "scales" in attrs and "offsets" in attrs:
-        header.scales, header.offsets = np.array(attrs["scales"]), np.array(attrs["offsets"])
-    else:
-        geographic = "crs_wkt" in attrs and pyproj.CRS(attrs["crs_wkt"]).is_geographic
-        header.scales = np.array([1e-7, 1e-7, 1e-3] if geographic else [1e-3] * 3)
-        header.offsets = np.floor(_least(dataset))
-    if "crs_wkt" in attrs:
-        header.add_crs(pyproj.CRS(attrs["crs_wkt"]))
+    _place(header, dataset, geographic=crs is not None and crs.is_geographic)
+    _keep_facts(header, _files(dataset)[:1])
+    if crs is not None:
+        header.add_crs(crs, keep_compatibility=keyed)
     return header
+
+
+def _has_number(crs: pyproj.CRS) -> bool:
+    # Names go into the keys as ASCII.
+    return not crs.is_compound and crs.to_epsg(100) is not None and crs.name.isascii()
+
+
+def _files(dataset: xr.Dataset) -> list[Mapping[str, Any]]:
+    """Facts of the files that the points were opened from, as far as attrs hold them."""
+    attrs = dataset.attrs
+    return list(attrs.get("files", ())) or ([attrs] if "scales" in attrs else [])
+
+
+def _place(header: Any, dataset: xr.Dataset, *, geographic: bool) -> None:
+    """Set scales, of several files the finest ones, and offsets."""
+    files = _files(dataset)
+    scales = np.array([1e-7, 1e-7, 1e-3] if geographic else [1e-3] * 3)
+    if files:
+        found = np.min(np.abs([file["scales"] for file in files]), axis=0)
+        # Metres that became degrees would lose all but their first digits.
+        metric = geographic and found[:2].max() > _COARSE_DEG
+        scales = np.minimum(found, scales) if metric else found
+    header.scales = scales
+    if len(files) == 1 and np.array_equal(scales, np.abs(files[0]["scales"])):
+        header.offsets = np.array(files[0]["offsets"])
+    else:
+        header.offsets = np.floor(_least(dataset))
+
+
+def _keep_facts(header: Any, files: Sequence[Mapping[str, Any]]) -> None:
+    """What the header says of all points, as the first file has it."""
+    for file in files:
+        header.global_encoding.value |= int(file.get("global_encoding", 0)) & _KEPT_ENCODING
+        header.file_source_id = int(file.get("file_source_id", 0))
+        header.system_identifier = str(file.get("system_identifier", "OTHER"))
+
+
+def _check_fits(values: np.ndarray, point_format: Any, name: str) -> None:
+    """LAS would wrap what it cannot hold, or cut it off."""
+    dimension = point_format.dimension_by_name(name)
+    if not dimension.is_standard or dimension.kind.name == "FloatingPoint" or not values.size:
+        return
+    low, high = int(dimension.min), int(dimension.max)
+    least, most = values.min(), values.max()
+    whole = values.dtype.kind in "iub" or bool((values == np.floor(values)).all())
+    if not (low <= least and most <= high and whole):
+        raise DataError(
+            f"{name} has values from {least} to {most}; LAS holds whole numbers from {low} to "
+            f"{high} there (point format {point_format.id}). Scale or round them, choose another "
+            "point_format, or rename the variable: under another name it is an extra dimension."
+        )
 
 
 def _point_format(laspy: Any, dataset: xr.Dataset, asked: int | None) -> int:
@@ -135,7 +191,9 @@ def _whole(values: np.ndarray, header: Any, axis: int) -> np.ndarray:
     if not np.isfinite(numbers).all() or (len(numbers) and np.abs(numbers).max() > _MOST):
         raise DataError(
             f"{_AXES[axis]} of the points does not fit LAS with the scale {header.scales[axis]:g} "
-            f"and offset {header.offsets[axis]:g}; drop attrs['scales'] or mend the coordinates."
+            f"and offset {header.offsets[axis]:g}; mend coordinates that are not finite, write "
+            "clouds that lie far apart one by one, or drop attrs['scales'] of coordinates in "
+            "another unit."
         )
     return numbers.astype(np.int32)
 
@@ -157,7 +215,10 @@ def write_points_parquet(dataset: xr.Dataset, path: str | os.PathLike[str]) -> P
         raise OptionError(f"path {target.name}: expected the suffix .parquet")
     names = [str(name) for name in dataset.data_vars]
     schema = pa.schema([(name, _arrow_type(dataset[name])) for name in names])
-    facts = {"crs_wkt": dataset.attrs.get("crs_wkt") or "", "geodl": json.dumps(dataset.attrs)}
+    facts = {
+        "crs_wkt": dataset.attrs.get("crs_wkt") or "",
+        "geodl": json.dumps(dataset.attrs, default=str),
+    }
     schema = schema.with_metadata(facts)
     with staged(target) as place, pq.ParquetWriter(place, schema) as writer:
         for first, stop in chunk_bounds(dataset):

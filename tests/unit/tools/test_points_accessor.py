@@ -111,6 +111,8 @@ def test_sizes_that_make_no_tile_are_refused(points: Any) -> None:
         points.geodl.tiles(10, dims=["intensty"])
     with pytest.raises(DataError, match="no points"):
         xr.Dataset({"a": ("b", [1])}).geodl.tiles(10)
+    with pytest.raises(DataError, match="along 'point'"):
+        points.rename(point="p").geodl.tiles(10)
 
 
 def test_lattice_cells_own_their_lower_edge() -> None:
@@ -245,6 +247,61 @@ def test_a_written_cloud_is_the_same(points: Any, path: Path, tmp_path: Path, su
     assert after.header.parse_crs() == before.header.parse_crs()
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("intensity", 70_000), ("return_number", 16), ("classification", -1), ("user_data", np.nan),
+     ("intensity", 0.5)],
+)  # fmt: skip
+def test_values_that_las_would_wrap_are_refused(
+    points: Any, tmp_path: Path, name: str, values: float
+) -> None:
+    wrong = points.assign({name: ("point", np.full(points.sizes["point"], values))})
+    with pytest.raises(DataError, match=f"{name} has values"):
+        wrong.geodl.to_las(tmp_path / "a.las")
+    assert not (tmp_path / "a.las").exists()
+
+
+def test_a_written_cloud_keeps_what_its_header_says(tmp_path: Path) -> None:
+    path = make_cloud(tmp_path / "a.las", points=50, point_format=1)
+    las = laspy.read(path)
+    las.header.global_encoding.gps_time_type = laspy.header.GpsTimeType.STANDARD
+    las.header.system_identifier, las.header.file_source_id = "SCANNER", 7
+    las.write(path)
+    after = laspy.read(geodl.open_points(path).geodl.to_las(tmp_path / "b.las")).header
+    assert after.global_encoding.gps_time_type == laspy.header.GpsTimeType.STANDARD
+    assert (after.system_identifier, after.file_source_id) == ("SCANNER", 7)
+
+
+@pytest.mark.parametrize("point_format", [1, 6])
+def test_a_crs_without_a_number_is_written_as_text(tmp_path: Path, point_format: int) -> None:
+    points = geodl.open_points(make_cloud(tmp_path / "a.las", points=9, point_format=point_format))
+    own = pyproj.CRS("+proj=lcc +lat_1=43 +lat_2=45 +lat_0=44 +lon_0=-120 +units=ft +type=crs")
+    for crs in (own, pyproj.CRS("EPSG:32633+5773")):
+        written = points.assign_attrs(crs_wkt=crs.to_wkt()).geodl.to_las(tmp_path / "b.laz")
+        after = geodl.open_points(written)
+        assert after.geodl.crs.equals(crs)
+        np.testing.assert_array_equal(after.x, points.x)
+    with pytest.raises(OptionError, match="no CRS"):
+        _ = points.assign_attrs(crs_wkt="rubbish").geodl.crs
+
+
+def test_several_files_are_written_with_the_finest_scale(tmp_path: Path) -> None:
+    fine = laspy.read(make_cloud(tmp_path / "a.las", points=20))
+    fine.change_scaling(scales=[1e-4] * 3)
+    fine.x = np.asarray(fine.x) + 0.0003
+    fine.write(tmp_path / "b.las")
+    points = geodl.open_points([tmp_path / "a.las", tmp_path / "b.las"])
+    after = geodl.open_points(points.geodl.to_las(tmp_path / "c.las"))
+    np.testing.assert_allclose(after.x, points.x, rtol=0, atol=1e-9)
+
+
+def test_coordinates_that_became_degrees_keep_their_digits(points: Any, tmp_path: Path) -> None:
+    degrees = points.assign(x=points.x / 1e6, y=points.y / 1e6)
+    degrees.attrs["crs_wkt"] = pyproj.CRS(4326).to_wkt()
+    after = geodl.open_points(degrees.geodl.to_las(tmp_path / "a.las"))
+    np.testing.assert_allclose(after.x, degrees.x, rtol=0, atol=1e-7)
+
+
 def test_new_variables_become_extra_dimensions(points: Any, tmp_path: Path) -> None:
     few = points.isel(point=slice(10, 60)).assign(
         height=points.z.isel(point=slice(10, 60)).astype("f4"),
@@ -281,6 +338,7 @@ def test_a_parquet_table_holds_every_variable(points: Any, tmp_path: Path) -> No
     assert table["echo"][5].as_py() == points.echo[5].values.tolist()
     assert "WGS 84 / UTM zone 33N" in table.schema.metadata[b"crs_wkt"].decode()
     assert json.loads(table.schema.metadata[b"geodl"])["point_format"] == 7
+    points.assign_attrs(own=np.int64(3)).geodl.to_parquet(tmp_path / "b.parquet")
     with pytest.raises(OptionError, match="parquet"):
         points.geodl.to_parquet(tmp_path / "a.csv")
 
@@ -289,5 +347,7 @@ def test_pictures_show_some_of_the_points(points: Any) -> None:
     figure = points.geodl.plot(most_points=1000)
     assert len(figure.data[0].x) == 1000
     assert len(points.geodl.plot("rgb", most_points=10).data[0].marker.color) == 10
+    with pytest.raises(OptionError, match="most_points"):
+        points.geodl.plot(most_points=0)
     with pytest.raises(DataError, match="nir"):
         points.geodl.plot("nir")
