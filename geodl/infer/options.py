@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from geodl.base.errors import OptionError
 from geodl.base.models import MODELS
-from geodl.base.options import as_bool, as_float, as_int, check_choice, check_known
+from geodl.base.options import as_bool, as_float, as_int, as_mapping, check_choice, check_known
 from geodl.core.contract import ModelContract, TaskKind
 from geodl.core.plan import Merge
 from geodl.infer.augment import Policy
@@ -76,7 +76,7 @@ def tile_options(contract: ModelContract, given: Mapping[str, Any] | None) -> Ti
     UnknownOptionError, OptionError
         Names the argument.
     """
-    given = dict(given or {})
+    given = as_mapping(given, "model_arguments")
     own = _own_arguments(contract)
     check_known(given, known_arguments(contract), "model_arguments")
     values = {**contract.arguments, **given}
@@ -234,7 +234,7 @@ def run_context(given: Mapping[str, Any] | None) -> RunContext:
     UnknownOptionError, OptionError
         Names the key.
     """
-    values = dict(given or {})
+    values = as_mapping(given, "context")
     check_known(values, CONTEXT, "context")
     extent, extent_crs = read_extent(values.get("extent"))
     cell_size, cell_crs = _cell_size(values.get("cellSize"))

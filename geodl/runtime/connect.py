@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from geodl.runtime.clusters.spec import Started
 
-__all__ = ["active_client", "available_cores", "connect", "prepare_workers"]
+__all__ = ["active_client", "available_cores", "chosen_client", "connect", "prepare_workers"]
 
 _SCHEMES = ("tcp://", "tls://", "ws://", "wss://", "ucx://", "inproc://")
 _TIMEOUT_S = 30.0
@@ -141,7 +141,30 @@ def active_client() -> Client | None:
     except ValueError:
         return None
     # A client whose cluster has gone stays the current one until it is closed.
-    return client if client.status == "running" else None
+    return client if client.status == "running" and not client.asynchronous else None
+
+
+def chosen_client(client: Client | None) -> Client | None:
+    """The client that a tool was given, or else the active one, or None.
+
+    Raises
+    ------
+    OptionError
+        Something else was given, or a client that is closed or asynchronous.
+    """
+    if client is None:
+        return active_client()
+    if not hasattr(client, "scheduler_info"):
+        raise OptionError(
+            f"client={client!r} is no Dask client; give what geodl.connect(...) returns."
+        )
+    if client.asynchronous:
+        raise OptionError("client is asynchronous; give one that was made with asynchronous=False.")
+    if client.status != "running":
+        raise OptionError(
+            f"client={client!r} is {client.status}; connect again with geodl.connect(...)."
+        )
+    return client
 
 
 def prepare_workers(client: Client) -> int:

@@ -18,7 +18,7 @@ from geodl.core.classes import ClassTable
 from geodl.formats.counts import ExportCounts
 from geodl.formats.esri import ExportFacts
 from geodl.io.manifest import write_manifest
-from geodl.runtime.connect import active_client, available_cores
+from geodl.runtime.connect import available_cores, chosen_client
 from geodl.runtime.future import RunFuture
 from geodl.runtime.ledger import Ledger
 from geodl.runtime.run import RunSummary, run_blocks
@@ -103,7 +103,7 @@ class _Run:
 
     @property
     def _client(self) -> Any:
-        return active_client() if self.call.client is None else self.call.client
+        return chosen_client(self.call.client)
 
     def run(self) -> str:
         folder, options = self.folder, self.job.options

@@ -16,7 +16,7 @@ from geodl.infer.points import ClassifiedTiles, label_dtype
 from geodl.io.cloud import SUFFIXES, Cloud
 from geodl.io.point_cells import SortedCloud
 from geodl.io.points import cloud_of
-from geodl.runtime.connect import active_client
+from geodl.runtime.connect import chosen_client
 from geodl.runtime.future import RunFuture, start
 from geodl.runtime.ledger import Ledger
 from geodl.tools.open_points import open_points
@@ -136,7 +136,7 @@ def classify_points(
         Some tiles failed; the others are kept, the same call goes on.
     """
     cloud = cloud_of(points)
-    client = active_client() if client is None else client
+    client = chosen_client(client)
     options = {
         "tile_size": tile_size,
         "buffer": buffer,

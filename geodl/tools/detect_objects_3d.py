@@ -18,7 +18,7 @@ from geodl.infer.boxes3d import DetectedTiles, from_payload, joined
 from geodl.io.point_cells import SortedCloud
 from geodl.io.writers import FEATURE_SUFFIXES, write_features
 from geodl.ops.boxes3d import footprints, suppress_oriented
-from geodl.runtime.connect import active_client
+from geodl.runtime.connect import chosen_client
 from geodl.runtime.future import RunFuture, start
 from geodl.runtime.ledger import Ledger
 from geodl.tasks.objects import as_share
@@ -129,7 +129,7 @@ def detect_objects_3d(
     BlockError
         Some tiles failed; the others are kept, the same call goes on.
     """
-    client = active_client() if client is None else client
+    client = chosen_client(client)
     options = {
         "threshold": as_share(threshold, "threshold"),
         "nms_overlap": as_share(nms_overlap, "nms_overlap"),

@@ -21,7 +21,7 @@ from geodl.data.embedding_items import (
     item_files,
     texts_of,
 )
-from geodl.runtime.connect import active_client
+from geodl.runtime.connect import chosen_client
 from geodl.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Embeddings:
 
         side = as_int(options.get("chip_size", 224), "chip_size", minimum=1)
         normalize = as_bool(options.get("normalize", True), "normalize")
-        client = options.get("client") or active_client()
+        client = chosen_client(options.get("client"))
         step = size * _BATCHES_OF_TASK
         chunks = [files[first : first + step] for first in range(0, len(files), step)]
         calls = ((chunk, self._backbone, side, normalize, size) for chunk in chunks)

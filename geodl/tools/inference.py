@@ -19,7 +19,7 @@ from geodl.core.contract import TaskKind
 from geodl.io.manifest import write_manifest
 from geodl.io.source_files import source_files
 from geodl.nets.threads import torch_threads
-from geodl.runtime.connect import active_client
+from geodl.runtime.connect import chosen_client
 from geodl.runtime.future import RunFuture, start
 from geodl.runtime.ledger import Ledger
 from geodl.runtime.progress import say
@@ -59,7 +59,6 @@ def run_job(
     making
         How ``finalise`` makes the product; kept in the manifest.
     """
-    client = active_client() if client is None else client
     started = time.time()
     clock = time.monotonic()
     if progress:
@@ -201,17 +200,18 @@ class ToolCall:
         What ``finalise`` returns; with ``future`` a :class:`RunFuture` of it, with ``estimate``
         worker-hours, with ``dry_run`` a :class:`RunPlan`, or a list of them.
         """
+        # Once, and here: the work may be done in another thread, where another client is active.
+        call = replace(self, client=chosen_client(self.client))
         if dry_run:
-            plans = self._each(self._plan)
-            return plans if self._several() else plans[0]
+            plans = call._each(call._plan)
+            return plans if call._several() else plans[0]
         if estimate:
-            return sum(self._each(self._estimate))
-        client = active_client() if self.client is None else self.client
-        report = check_report(client, self.report)
+            return sum(call._each(call._estimate))
+        report = check_report(call.client, self.report)
 
         def make(handle: RunFuture | None) -> Any:
-            with reported(client, report):
-                return self._product(handle)
+            with reported(call.client, report):
+                return call._product(handle)
 
         return start(make) if future else make(None)
 
@@ -249,11 +249,10 @@ class ToolCall:
             return self._hours(job)
 
     def _plan(self, raster: Any, _: Any) -> RunPlan:
-        client = active_client() if self.client is None else self.client
-        with self._prepared(raster, client) as job:
-            job, plan = self._planned(job, client)
+        with self._prepared(raster, self.client) as job:
+            job, plan = self._planned(job, self.client)
             # Only workers can tell what their GPUs take.
-            here = client is None or job.device == "cpu"
+            here = self.client is None or job.device == "cpu"
             return replace(plan, worker_hours=self._hours(job) if here else None)
 
     def _planned(self, job: Any, client: Any) -> tuple[Any, Any]:
@@ -267,8 +266,7 @@ class ToolCall:
     def _run_one(
         self, raster: Any, output_name: str | os.PathLike[str] | None, handle: RunFuture | None
     ) -> Any:
-        client = active_client() if self.client is None else self.client
-        with self._prepared(raster, client) as job:
+        with self._prepared(raster, self.client) as job:
             product = Product.at(
                 output_name,
                 suffixes=self.suffixes,
@@ -279,13 +277,13 @@ class ToolCall:
             product.spare(source_files(job.source))
             if self.check is not None:
                 self.check(job, product)
-            job, plan = self._planned(job, client)
+            job, plan = self._planned(job, self.client)
             return run_job(
                 job,
                 plan,
                 product,
                 self.finalise,
-                client=client,
+                client=self.client,
                 progress=self.progress,
                 future=handle,
                 store=self.store,

@@ -14,6 +14,7 @@ import numpy as np
 
 from geodl.base.errors import DataError, DataWarning, ModelDataError, PlanError
 from geodl.base.files import sha256_json
+from geodl.base.options import as_int
 from geodl.bundle import ModelRef, load_model, resolve_model
 from geodl.core.blocks import RasterSource
 from geodl.core.contract import ModelContract, TaskKind
@@ -169,7 +170,7 @@ def prepared(
             padding_px=options.padding_px,
             merge=options.merge,
             extent=_extent(where, source),
-            block_px=block_size,
+            block_px=None if block_size is None else as_int(block_size, "block_size", minimum=1),
         )
         area = None if where.mask is None else _area(where.mask, plan, source.name)
         settings = {

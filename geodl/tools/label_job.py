@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 
 from geodl.base.errors import ModelDataError, OptionError
-from geodl.base.options import as_bool, as_float, as_int, check_known
+from geodl.base.options import as_bool, as_float, as_int, as_mapping, check_known
 from geodl.bundle import load_model, resolve_model
 from geodl.core.contract import ChipCut
 from geodl.core.grid import GeoGrid
@@ -241,8 +241,9 @@ def label_options(
         Names the argument.
     """
     defaults = label_defaults(several, device, tile_px)
-    check_known(given or {}, defaults, "model_arguments")
-    values = {"threshold": 0.5, **defaults, **(given or {})}
+    given = as_mapping(given, "model_arguments")
+    check_known(given, defaults, "model_arguments")
+    values = {"threshold": 0.5, **defaults, **given}
     options = LabelOptions(
         threshold=as_float(values["threshold"], "threshold", minimum=0, maximum=1),
         augment=as_bool(values["test_time_augmentation"], "test_time_augmentation"),

@@ -70,16 +70,24 @@ class Product:
             A suffix that no writer of this tool has.
         """
         check_catalog(gis, "output_name")
+        if not isinstance(output_name, str | os.PathLike | None):
+            raise OptionError(f"output_name={output_name!r} is no path")
         named = default_stem if output_name is None else os.path.expanduser(str(output_name))
         path = place(named)
         if not named.strip() or path.name in ("", ".", ".."):
             raise OptionError(f"output_name={output_name!r} names no file")
+        published = gis is not None and (output_name is None or is_bare(named))
+        if not path.suffix and not published and os.path.isdir(named):
+            raise OptionError(
+                f"output_name={str(output_name)!r} is a folder; name a file in it, ending in "
+                f"{suffixes[0]}"
+            )
         if not path.suffix or output_name is None:
             path = path.with_name(path.name + suffixes[0])
         check_choice(path.suffix.lower(), suffixes, f"output_name {path.name}: the suffix")
         if not is_remote(path):
             path = Path(os.path.abspath(path))
-        if gis is not None and (output_name is None or is_bare(named)):
+        if published:
             path = gis.product_path(path.name)
         product = cls(path, overwrite, gis)
         product._check()

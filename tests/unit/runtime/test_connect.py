@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -29,7 +30,7 @@ from geodl.runtime.clusters import LAUNCHERS, cuda, slurm
 from geodl.runtime.clusters.processes import SchedulerProcess, process_environment, start_processes
 from geodl.runtime.clusters.recipe import read_recipe
 from geodl.runtime.clusters.spec import Launcher, Spec, Started
-from geodl.runtime.connect import connect
+from geodl.runtime.connect import active_client, chosen_client, connect
 
 
 @pytest.fixture(scope="module")
@@ -270,3 +271,24 @@ def test_processes_look_after_themselves_seldom_unless_the_user_says_otherwise()
     assert answer() == ["100ms", "250ms"]
     with dask.config.set({"distributed.admin.tick.interval": "30ms"}):
         assert answer() == ["100ms", "30ms"]
+
+
+def test_a_client_that_can_do_nothing_is_refused(running: SpecCluster) -> None:
+    with pytest.raises(OptionError, match="tcp://head:8786' is no Dask client"):
+        chosen_client("tcp://head:8786")  # type: ignore[arg-type]
+    with Client(running) as client:
+        assert chosen_client(None) is chosen_client(client) is client
+    with pytest.raises(OptionError, match="is closed; connect again"):
+        chosen_client(client)
+    assert active_client() is None
+
+
+async def _ask_asynchronously(address: str) -> None:
+    async with Client(address, asynchronous=True) as client:
+        assert active_client() is None
+        with pytest.raises(OptionError, match="asynchronous=False"):
+            chosen_client(client)
+
+
+def test_an_asynchronous_client_is_refused(running: SpecCluster) -> None:
+    asyncio.run(_ask_asynchronously(running.scheduler_address))

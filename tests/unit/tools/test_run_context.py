@@ -110,3 +110,27 @@ def test_complex_pixels_are_refused_and_their_size_is_not(
         go(path, model, tmp_path / "map.tif")
     found = go(abs(geodl.open_raster(path)), model, tmp_path / "map.tif")
     assert (found.values == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"context": [1]}, "context=\\[1\\] is no dictionary"),
+        ({"model_arguments": "padding=4"}, "model_arguments='padding=4' is no dictionary"),
+        ({"block_size": "large"}, "block_size='large'"),
+        ({"block_size": 512.5}, "block_size=512.5"),
+        ({"client": "tcp://head:8786"}, "no Dask client"),
+        ({"output_name": 3}, "output_name=3 is no path"),
+    ],
+)
+def test_values_of_other_types_are_refused_by_name(
+    given: dict[str, Any], text: str, raster: Path, pixel_model: Path
+) -> None:
+    with pytest.raises(OptionError, match=text):
+        classify_pixels(raster, pixel_model, **{"progress": False, **given})
+
+
+def test_a_folder_is_no_name_for_a_product(raster: Path, pixel_model: Path) -> None:
+    with pytest.raises(OptionError, match="is a folder; name a file in it"):
+        go(raster, pixel_model, raster.parent)
+    assert not list(raster.parent.parent.glob("*.tif"))
