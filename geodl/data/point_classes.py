@@ -149,7 +149,8 @@ def kept_blocks(
     DataError
         None is left.
     """
-    least = as_int(request.options.get("min_points") or 1, "min_points", minimum=1)
+    given = request.options.get("min_points")
+    least = 1 if given is None else as_int(given, "min_points", minimum=1)
     wanted = rules.wanted(known)
     counts = blocks.counts()
     kept = [

@@ -44,7 +44,7 @@ class Transform3d:
         jitter: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        check_known(kwargs, (), "Transform3d()")
+        check_known(kwargs, ("rotation", "scaling", "jitter"), "Transform3d()")
         if isinstance(rotation, (str, bytes)) or not isinstance(rotation, Sequence):
             raise OptionError(f"rotation={rotation!r} is no list of three angles in degrees.")
         if len(rotation) != 3:

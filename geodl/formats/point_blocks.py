@@ -130,15 +130,23 @@ def check_attributes(wanted: Sequence[str], facts: PointFacts, where: Path) -> t
     OptionError
         One that the export does not hold, or the same twice.
     """
-    names = tuple(canonical_attribute(str(name)) for name in wanted)
+    names = attribute_names(wanted)
     for name in names:
         if name not in facts.limits:
             raise OptionError(
                 f"extra_features: {where} holds no {name!r}.{nearest(name, facts.limits)} "
                 f"It has: {', '.join(facts.limits) or 'none'}."
             )
+    return names
+
+
+def attribute_names(given: Any) -> tuple[str, ...]:
+    """``extra_features`` by today's names. Raises OptionError on no list, or the same twice."""
+    if isinstance(given, (str, bytes)) or not isinstance(given, (list, tuple)):
+        raise OptionError(f"extra_features={given!r} is no list of attribute names.")
+    names = tuple(canonical_attribute(str(name)) for name in given)
     if len(set(names)) != len(names):
-        raise OptionError(f"extra_features={list(wanted)} names an attribute twice.")
+        raise OptionError(f"extra_features={list(given)} names an attribute twice.")
     return names
 
 

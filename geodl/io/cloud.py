@@ -22,6 +22,7 @@ from geodl.io.copc import nodes_in, overlap, read_octree, within
 from geodl.io.crs import crs_label, same_crs, transform_bounds
 from geodl.io.las_file import PART_POINTS, LasFile, PointPart, open_las, read_bytes
 from geodl.io.locations import Location, locate
+from geodl.io.manifest import manifest_path
 
 SUFFIXES = (".las", ".laz")
 _OTHERS = {
@@ -246,7 +247,7 @@ def _one(text: str) -> list[Location]:
         return [locate(name) for name in files]
     place = locate(text)
     if place.local is not None and place.local.is_dir():
-        return _folder(place.local)
+        return [locate(name) for name in clouds_in(place.local)]
     if place.suffix in _OTHERS:
         raise _other_format(Path(text))
     return [place]
@@ -260,22 +261,46 @@ def _other_format(path: Path) -> SourceError:
     )
 
 
-def _folder(folder: Path) -> list[Location]:
-    every = sorted(f for f in folder.rglob("*") if f.is_file())
-    names = [f for f in every if f.suffix.lower() in SUFFIXES]
-    others = [f for f in every if f.suffix.lower() in _SCANS]
-    if not names and others:
-        raise _other_format(others[0])
-    if others:
-        warnings.warn(
-            f"{folder}: {others[0].name} and {len(others) - 1} more files are no LAS or LAZ and "
-            "are left out; convert them first.",
-            DataWarning,
-            stacklevel=3,
-        )
+def clouds_in(folder: Path, *, below: bool = True) -> list[Path]:
+    """LAS and LAZ files of a folder, without copies that geodl made of others in it.
+
+    Parameters
+    ----------
+    below
+        Look into the folders below as well.
+
+    Raises
+    ------
+    SourceNotFoundError, SourceError
+        It holds none; a format that is not read, and how to convert it.
+    """
+    files = sorted(f for f in (folder.rglob("*") if below else folder.iterdir()) if f.is_file())
+    names = [f for f in files if f.suffix.lower() in SUFFIXES]
+    scans = [f for f in files if f.suffix.lower() in _SCANS]
+    if not names and scans:
+        raise _other_format(scans[0])
     if not names:
         raise SourceNotFoundError(f"{folder} holds no LAS or LAZ file.")
-    return [locate(name) for name in names]
+    # Classified copies beside their sources would double every point.
+    made = [f for f in names if _is_product(f, folder)]
+    made = made if len(made) < len(names) else []
+    for left, reason in (
+        (scans, "no LAS or LAZ; convert them"),
+        (made, "made by geodl; name them"),
+    ):
+        if left:
+            warnings.warn(
+                f"{folder}: {left[0].relative_to(folder)} and {len(left) - 1} more files are left "
+                f"out, as they are {reason} to have them read.",
+                DataWarning,
+                stacklevel=4,
+            )
+    return [f for f in names if f not in made]
+
+
+def _is_product(file: Path, folder: Path) -> bool:
+    inner = [folder / part for part in file.relative_to(folder).parents][:-1]
+    return any(manifest_path(path).exists() for path in (file, *inner))
 
 
 def _warn_of_others(files: Sequence[LasFile], crs: str) -> None:

@@ -19,6 +19,7 @@ from geodl.core.oriented import OrientedBoxes
 from geodl.formats.hdf5 import open_h5, rows
 from geodl.formats.pctd import BlockTable, check_xyz, read_table
 from geodl.formats.point_blocks import STATISTICS, part, read_statistics
+from geodl.io.cloud import clouds_in
 from geodl.tasks.pixel_metrics import accuracy, mean_iou, precision_recall_f1
 from geodl.train.device import net_device, to_device
 
@@ -197,21 +198,15 @@ def classify_las(
     from geodl.base.tools import TOOLS
 
     path = path.expanduser()
+    files = clouds_in(path, below=False) if path.is_dir() else [path]
     if output is None:
         folder = path if path.is_dir() else path.parent
-        several = path.is_dir() and len(_clouds(path)) > 1
-        name = path.name if path.is_file() else next((f.name for f in _clouds(path)), "")
-        output = folder / _RESULTS if several else folder / _RESULTS / name
+        output = folder / _RESULTS if len(files) > 1 else folder / _RESULTS / files[0].name
         output.parent.mkdir(parents=True, exist_ok=True)
-    source: Any = _clouds(path) if path.is_dir() else path
-    result = TOOLS["classify_points"](source, model, output)
+    result = TOOLS["classify_points"](files, model, output)
     if print_metrics:
-        print(_metrics_text(model, source, result))  # noqa: T201  what the argument asks for
+        print(_metrics_text(model, files, result))  # noqa: T201  what the argument asks for
     return Path(result.attrs["path"])
-
-
-def _clouds(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() in (".las", ".laz"))
 
 
 def _metrics_text(model: PointClassifier, source: Any, result: Any) -> str:

@@ -20,7 +20,6 @@ from geodl.base.errors import (
     DataWarning,
     OptionError,
     OutputExistsError,
-    SourceError,
     SourceNotFoundError,
 )
 from geodl.base.options import as_float, as_int, check_known, nearest
@@ -31,11 +30,15 @@ from geodl.formats.pctd_writer import (
     write_list_table,
     write_point_statistics,
 )
-from geodl.formats.point_blocks import ATTRIBUTE_NAMES, canonical_attribute
+from geodl.formats.point_blocks import ATTRIBUTE_NAMES, attribute_names
+from geodl.io.cloud import clouds_in, open_cloud
+from geodl.io.crs import metres_per_unit
+from geodl.io.las_file import open_las
+from geodl.io.locations import locate
+from geodl.io.points import as_dataset
 from geodl.ops.point_blocks import limited_parts, overlapping_blocks
 from geodl.runtime.connect import active_client, available_cores
 
-SUFFIXES = frozenset({".las", ".laz"})
 _SETS = ("train", "val")
 # Share of the ground, or of the files, that validates where the input is not split.
 _VALIDATION_SHARE = 0.2
@@ -102,22 +105,22 @@ def export_point_dataset(
     SourceNotFoundError, SourceError
         No such folder, no file in it, or one that cannot be read; names it.
     DataError
-        A set without a single point.
+        A set without a single point; files in different units.
     OutputExistsError
         ``output_path`` exists.
     MissingPackageError
         laspy or h5py is not installed.
     """
-    check_known(kwargs, (), "export_point_dataset()")
+    check_known(kwargs, ("block_size", "max_points", "extra_features"), "export_point_dataset()")
     side = as_float(block_size, "block_size", minimum=1e-6)
     most = as_int(max_points, "max_points", minimum=1)
-    names = _attributes(extra_features)
-    require("laspy", "points")
+    names = attribute_names(extra_features)
     require("h5py", "points")
-    output = Path(output_path).expanduser()
+    output = _path(output_path, "output_path")
     if output.exists():
         raise OutputExistsError(f"{output} exists; name a new folder, or remove it first.")
-    sources = _sources(Path(data_path).expanduser())
+    sources = _sources(_path(data_path, "data_path"))
+    _check_units(sorted({path for name in _SETS for path, _ in sources[name]}))
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = output.parent / f".{output.name}.{os.getpid()}.part"
     try:
@@ -167,33 +170,29 @@ def read_cloud(
     OptionError
         It has no such attribute.
     """
-    laspy = require("laspy", "points")
-    try:
-        cloud = laspy.read(path)
-    except (OSError, ValueError, RuntimeError, laspy.errors.LaspyException) as error:
-        raise SourceError(f"{path} cannot be read as LAS or LAZ ({error}).") from error
-    known = list(cloud.point_format.dimension_names)
-    attributes = {}
-    for name in names:
-        dimension = ATTRIBUTE_NAMES.get(name, name)
-        if dimension not in known:
+    cloud = open_cloud(path)
+    dimensions = [ATTRIBUTE_NAMES.get(name, name) for name in names]
+    for name, dimension in zip(names, dimensions, strict=True):
+        if dimension not in cloud.fields:
             raise OptionError(
-                f"extra_features: {path} has no {name!r}.{nearest(name, known)} "
-                f"It has: {', '.join(known)}."
+                f"extra_features: {path} has no {name!r}.{nearest(name, cloud.fields)} "
+                f"It has: {', '.join(cloud.fields)}."
             )
-        attributes[name] = np.asarray(cloud[dimension])
-        if attributes[name].ndim != 1:
+        if cloud.fields[dimension][1] is not None:
             raise OptionError(f"extra_features: {name!r} of {path} has several columns.")
-    return np.asarray(cloud.xyz), np.asarray(cloud.classification, np.uint8), attributes
+    # In this thread: files are read side by side already, maybe by Dask.
+    points = as_dataset(cloud, ["classification", *dimensions]).compute(scheduler="synchronous")
+    xyz = np.stack([points[axis].values for axis in "xyz"], axis=1)
+    attributes = {
+        name: points[dimension].values for name, dimension in zip(names, dimensions, strict=True)
+    }
+    return xyz, points["classification"].values.astype(np.uint8), attributes
 
 
-def _attributes(names: Any) -> tuple[str, ...]:
-    if isinstance(names, (str, bytes)) or not isinstance(names, (list, tuple)):
-        raise OptionError(f"extra_features={names!r} is no list of attribute names.")
-    found = tuple(canonical_attribute(str(name)) for name in names)
-    if len(set(found)) != len(found):
-        raise OptionError(f"extra_features={list(names)} names an attribute twice.")
-    return found
+def _path(given: Any, name: str) -> Path:
+    if not isinstance(given, (str, os.PathLike)):
+        raise OptionError(f"{name}={given!r} is no path; name one folder or file.")
+    return Path(given).expanduser()
 
 
 # -- which points go where --------------------------------------------------------------------
@@ -207,8 +206,10 @@ def _sources(path: Path) -> dict[str, list[tuple[Path, tuple[int, float, float] 
         return _divided(path)
     folders = {name: path / name for name in _SETS}
     if all(folder.is_dir() for folder in folders.values()):
-        return {name: [(file, None) for file in _clouds(folders[name])] for name in _SETS}
-    files = _clouds(path)
+        return {
+            name: [(file, None) for file in clouds_in(folders[name], below=False)] for name in _SETS
+        }
+    files = clouds_in(path, below=False)
     if len(files) == 1:
         return _divided(files[0])
     step = round(1 / _VALIDATION_SHARE)
@@ -220,22 +221,26 @@ def _sources(path: Path) -> dict[str, list[tuple[Path, tuple[int, float, float] 
     }
 
 
-def _clouds(folder: Path) -> list[Path]:
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file())
-    if not files:
-        raise SourceNotFoundError(f"{folder} holds no LAS or LAZ file.")
-    return files
+def _check_units(files: Sequence[Path]) -> None:
+    """Blocks of 50 feet are none of 50 metres. Raises DataError, which names both files."""
+    units: dict[float, Path] = {}
+    for path in files:
+        crs = open_las(locate(path)).crs
+        if crs is not None:
+            units.setdefault(round(metres_per_unit(crs), 4), path)
+    if len(units) > 1:
+        (one, first), (other, second) = list(units.items())[:2]
+        raise DataError(
+            f"A unit of {first} is {one:g} m, one of {second} {other:g} m: blocks of one size "
+            "would differ on the ground. Bring the files into one CRS first."
+        )
 
 
 def _divided(path: Path) -> dict[str, list[tuple[Path, tuple[int, float, float] | None]]]:
     """One file: a strip of its ground validates, and no block reaches over the border."""
-    laspy = require("laspy", "points")
-    try:
-        with laspy.open(path) as reader:
-            low, high = np.array(reader.header.mins), np.array(reader.header.maxs)
-    except (OSError, ValueError, RuntimeError, laspy.errors.LaspyException) as error:
-        raise SourceError(f"{path} cannot be read as LAS or LAZ ({error}).") from error
-    axis = int((high - low)[:2].argmax())
+    x0, y0, x1, y1 = open_las(locate(path)).bounds
+    low, high = np.array([x0, y0]), np.array([x1, y1])
+    axis = int((high - low).argmax())
     border = float(high[axis] - _VALIDATION_SHARE * (high[axis] - low[axis]))
     infinity = float("inf")
     return {

@@ -141,6 +141,8 @@ def test_an_export_that_is_not_split_is_split_by_file(tmp_path):
     [
         ({"extra_features": ["intensty"]}, "Did you mean 'intensity'"),
         ({"extra_features": ["intensity", "intensity"]}, "twice"),
+        ({"extra_features": "intensity"}, "no list"),
+        ({"min_points": 0}, "min_points"),
         ({"remap_classes": {9: 1}}, "code 9"),
         ({"remap_classes": [1]}, "no dict"),
         ({"classes_of_interest": [9]}, "names 9"),

@@ -32,6 +32,7 @@ from geodl.base.errors import (
 )
 from geodl.io import las_file
 from geodl.io.cloud import open_cloud
+from geodl.io.manifest import write_manifest
 from geodl.io.points import cloud_of
 from geodl.testing.cloud import make_cloud
 
@@ -299,6 +300,19 @@ def test_each_file_is_taken_once_and_patterns_reach_into_folders(tmp_path: Path)
     (tmp_path / "scan.e57").write_bytes(b"ASTM-E57")
     with pytest.warns(DataWarning, match=r"scan\.e57"):
         assert geodl.open_points(tmp_path).sizes["point"] == 10
+
+
+def test_copies_that_geodl_made_are_left_out_beside_their_sources(tmp_path: Path) -> None:
+    for name in ("a.las", "results/a.las", "b_classified.las"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        make_cloud(tmp_path / name, points=10)
+    write_manifest(tmp_path / "results", {})
+    write_manifest(tmp_path / "b_classified.las", {})
+    with pytest.warns(DataWarning, match=r"b_classified\.las and 1 more"):
+        assert geodl.open_points(tmp_path).sizes["point"] == 10
+    assert geodl.open_points(tmp_path / "results").sizes["point"] == 10
+    (tmp_path / "a.las").unlink()
+    assert geodl.open_points(tmp_path).sizes["point"] == 20
 
 
 def test_a_server_without_ranges_is_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyproj
 import pytest
 
 from geodl.base.errors import (
@@ -152,7 +153,9 @@ def test_wrong_input_is_named_and_leaves_nothing(tmp_path):
         export_point_dataset(tmp_path / "in", output, extra_features="intensity")
     with pytest.raises(OptionError, match="twice"):
         export_point_dataset(tmp_path / "in", output, extra_features=["nir", "nearInfrared"])
-    with pytest.raises(UnknownOptionError, match="blocksize"):
+    with pytest.raises(OptionError, match="no path"):
+        export_point_dataset([tmp_path / "in"], output)
+    with pytest.raises(UnknownOptionError, match="blocksize.*'block_size'"):
         export_point_dataset(tmp_path / "in", output, blocksize=5)
     with pytest.raises(SourceNotFoundError, match="nowhere"):
         export_point_dataset(tmp_path / "nowhere", output)
@@ -166,6 +169,25 @@ def test_wrong_input_is_named_and_leaves_nothing(tmp_path):
     output.mkdir()
     with pytest.raises(OutputExistsError, match="exists"):
         export_point_dataset(tmp_path / "in", output)
+
+
+def test_files_in_different_units_are_refused(tmp_path):
+    for name, crs in (("train", 32633), ("val", 2225)):
+        write_cloud(tmp_path / "in" / name / "a.las", 50)
+        cloud = laspy.read(tmp_path / "in" / name / "a.las")
+        cloud.header.add_crs(pyproj.CRS(crs))
+        cloud.write(tmp_path / "in" / name / "a.las")
+    with pytest.raises(DataError, match="one CRS"):
+        export_point_dataset(tmp_path / "in", tmp_path / "out")
+
+
+def test_a_file_that_makes_the_decoder_panic_is_named(tmp_path, sample_data):
+    file = sample_data / "lidar_formats" / "simple-laszip-compressor-version-1.2r0.laz"
+    with pytest.raises(SourceError, match="before 2011"):
+        export_point_dataset(file, tmp_path / "out")
+    (tmp_path / "a.e57").write_bytes(b"ASTM-E57")
+    with pytest.raises(SourceError, match="convert it"):
+        export_point_dataset(tmp_path, tmp_path / "out")
 
 
 def test_classes_that_only_validate_are_told(tmp_path):
