@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["GEODL_OFFLINE"] = "1"
 
+import multiprocessing
 import pickle
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,19 @@ import pytest
 from filelock import FileLock
 
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+StartScript = Callable[..., BaseProcess]
+
+_LOADED_ONCE = [
+    "pytest",  # The main module, which every new process looks at.
+    "geodl.testing.tiny",
+    "geodl.testing.tiny_boxes",
+    "geodl.testing.tiny_points",
+    "geodl.tools.classify_pixels",
+    "geodl.tools.classify_points",
+    "geodl.tools.detect_objects",
+    "geodl.tools.detect_objects_3d",
+    "geodl.tools.export_training_data",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,6 +83,60 @@ def make_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MakeO
         return folder
 
     return once
+
+
+@pytest.fixture(scope="session")
+def start_script() -> StartScript:
+    """``start_script(code, *words)``: a process that runs code with these words of ``sys.argv``.
+
+    A new process that has nothing of this one: it is forked from one without threads that has
+    loaded torch and the tools once, which takes each Python seconds of CPU. For kills and for
+    calls that go on elsewhere; what is about a start itself needs ``sys.executable``.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_LOADED_ONCE)
+
+    def start(code: str, *words: object) -> BaseProcess:
+        argv = ["-c", *map(str, words)]
+        given = {"__name__": "__main__", "argv": argv}
+        process = context.Process(target=exec, args=(f"import sys; sys.argv = argv\n{code}", given))
+        process.start()
+        return process
+
+    return start
+
+
+_CLUSTER = """
+import sys
+from geodl.runtime.connect import connect
+with connect("local", workers=2, dashboard_address=None) as client:
+    print(client.scheduler.address, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="session")
+def cluster_address() -> Iterator[str]:
+    """Address of two workers on this machine, for all tests of this process."""
+    # A process of its own: no threads of Dask run here but while a test is connected.
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", _CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert cluster.stdout is not None
+    yield cluster.stdout.readline().strip()
+    cluster.communicate()
+
+
+@pytest.fixture(scope="module")
+def workers(cluster_address: str) -> Iterator[Any]:
+    """A client of two workers that tests share: they must not kill them or change what they know.
+
+    Starting some of one's own takes five processes and ten seconds of CPU.
+    """
+    from geodl.runtime.connect import connect
+
+    with connect(cluster_address) as client:
+        yield client
 
 
 _S3_SERVER = """

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import geopandas as gpd
@@ -19,6 +17,8 @@ from rasterio.transform import from_origin
 from geodl.formats import open_export, validate_export
 from geodl.formats.images import IMAGE_SUFFIXES, read_image
 from geodl.tools.export_training_data import export_training_data
+
+StartScript = Callable[..., BaseProcess]
 
 SIZE = 160
 MODES = ["CycleGAN", "COCO_rectangles", "COCO_instances", "RCNN_Masks"]
@@ -86,31 +86,37 @@ def chips(out: Path) -> list[Path]:
     return [p for p in out.rglob("images/*") if p.suffix in IMAGE_SUFFIXES and p.name[0] != "."]
 
 
-def kill_after(count: int, mode: str, inputs: tuple[Path, Path, Path], out: Path) -> bool:
+def kill_after(
+    count: int, mode: str, inputs: tuple[Path, Path, Path], out: Path, start_script: StartScript
+) -> bool:
     """Kill an export once so many more chips are there; False where it ended before."""
     before = len(chips(out))
-    command = [sys.executable, "-c", SCRIPT, mode, *arguments(mode, inputs), str(out)]
-    with subprocess.Popen(command) as process:
-        deadline = time.monotonic() + 60
-        while len(chips(out)) < before + count:
-            if process.poll() is not None:
-                assert process.returncode == 0
-                return False
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
+    process = start_script(SCRIPT, mode, *arguments(mode, inputs), out)
+    deadline = time.monotonic() + 120
+    while len(chips(out)) < before + count:
+        if not process.is_alive():
+            assert process.exitcode == 0
+            return False
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.join()
     for path in chips(out):
         read_image(path)
     return True
 
 
 def killed_and_resumed(
-    mode: str, inputs: tuple[Path, Path, Path], tmp_path: Path, cuts: list[int]
+    mode: str,
+    inputs: tuple[Path, Path, Path],
+    tmp_path: Path,
+    cuts: list[int],
+    start_script: StartScript,
 ) -> None:
     reference = whole(mode, inputs, tmp_path / "whole")
     out = tmp_path / "out"
     for cut in cuts:
-        if not kill_after(cut, mode, inputs, out):
+        if not kill_after(cut, mode, inputs, out, start_script):
             break
         assert not (out / "esri_model_definition.emd").exists()
     else:
@@ -123,19 +129,19 @@ def killed_and_resumed(
 
 @pytest.mark.parametrize("mode", MODES[1:])
 def test_a_killed_export_ends_with_the_same_folder(
-    inputs: tuple[Path, Path, Path], tmp_path: Path, mode: str
+    inputs: tuple[Path, Path, Path], tmp_path: Path, start_script: StartScript, mode: str
 ) -> None:
-    killed_and_resumed(mode, inputs, tmp_path, [9])
+    killed_and_resumed(mode, inputs, tmp_path, [9], start_script)
 
 
 @pytest.mark.parametrize("share", [0.4, 1.3], ids=["side A", "side B"])
 def test_a_pair_killed_on_either_side_ends_with_the_same_folders(
-    inputs: tuple[Path, Path, Path], tmp_path: Path, share: float
+    inputs: tuple[Path, Path, Path], tmp_path: Path, start_script: StartScript, share: float
 ) -> None:
     reference = whole("CycleGAN", inputs, tmp_path / "whole")
     first = len(chips(reference / "A"))
     out = tmp_path / "out"
-    assert kill_after(int(first * share), "CycleGAN", inputs, out)
+    assert kill_after(int(first * share), "CycleGAN", inputs, out, start_script)
     finished = (out / "A" / "esri_model_definition.emd").exists()
     assert finished == (share > 1)
     stamps = {path: path.stat().st_mtime_ns for path in (out / "A").rglob("*") if path.is_file()}
@@ -150,7 +156,7 @@ def test_a_pair_killed_on_either_side_ends_with_the_same_folders(
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mode", [*MODES, "PASCAL_VOC_rectangles", "Classified_Tiles"])
 def test_twenty_kills_at_random_lose_nothing(
-    inputs: tuple[Path, Path, Path], tmp_path: Path, mode: str
+    inputs: tuple[Path, Path, Path], tmp_path: Path, start_script: StartScript, mode: str
 ) -> None:
     cuts = np.random.default_rng(len(mode)).integers(1, 8, 20)
-    killed_and_resumed(mode, inputs, tmp_path, cuts.tolist())
+    killed_and_resumed(mode, inputs, tmp_path, cuts.tolist(), start_script)

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import pytest
-from distributed import WorkerPlugin
+from distributed import Client
 from geopandas import GeoDataFrame
 from pandas.testing import assert_frame_equal
 
 from geodl.io.manifest import read_manifest
-from geodl.runtime.connect import connect
 from geodl.testing.cloud import make_cloud
 from geodl.testing.tiny_boxes import register_tiny_boxes, tiny_boxes
 from geodl.testing.tiny_points import register_tiny_points, tiny_points
 from geodl.tools.classify_points import classify_points
 from geodl.tools.detect_objects_3d import detect_objects_3d
 
+StartScript = Callable[..., BaseProcess]
+
+# Tiles are slowed where a kill is to meet the run at work, on a machine however fast.
 SCRIPT = """
-import sys
+import sys, time
+from geodl.runtime import run
 from geodl.testing.tiny_points import register_tiny_points
 from geodl.tools.classify_points import classify_points
 register_tiny_points()
-cloud, model, output = sys.argv[1:]
+cloud, model, output, wait_s = sys.argv[1:]
+record = run.record_block
+def slow(*block):
+    record(*block)
+    time.sleep(float(wait_s))
+run.record_block = slow
 classify_points(cloud, model, output, tile_size=10, confidence=True, progress=False)
 """
 
@@ -52,29 +57,33 @@ def lines(run: Path) -> int:
     return sum(p.read_bytes().count(b"\n") for p in (run / "ledger").glob("*.jsonl"))
 
 
-def kill_after(command: list[str], run: Path, lines_more: int) -> int:
-    """Start, and kill -9 once so many more tiles and parts are done; returns those done."""
-    before = lines(run)
-    with subprocess.Popen(command) as process:
-        deadline = time.monotonic() + 60
-        while lines(run) < before + lines_more and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
+def kill_after(process: BaseProcess, run: Path, lines_more: int, before: int) -> int:
+    """Kill -9 a run once so many more tiles and parts are done; returns those done."""
+    deadline = time.monotonic() + 120
+    while lines(run) < before + lines_more:
+        assert process.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.join()
     return lines(run)
 
 
+def finish(process: BaseProcess) -> None:
+    process.join()
+    assert process.exitcode == 0
+
+
 def test_a_killed_run_goes_on_where_it_was(
-    inputs: tuple[Path, Path], whole: bytes, tmp_path: Path
+    inputs: tuple[Path, Path], whole: bytes, tmp_path: Path, start_script: StartScript
 ) -> None:
     output = tmp_path / "product.laz"
     run = Path(f"{output}.run")
-    command = [sys.executable, "-c", SCRIPT, *map(str, inputs), str(output)]
     before = 0
     for cut in (20, 50):
-        before = kill_after(command, run, cut)
+        before = kill_after(start_script(SCRIPT, *inputs, output, 0.01), run, cut, before)
         assert not output.exists()
-    subprocess.run(command, check=True)
+    finish(start_script(SCRIPT, *inputs, output, 0))
     blocks = read_manifest(output)["blocks"]
     assert blocks["done"] == blocks["total"] == 144
     assert before - 2 <= blocks["resumed"] <= before
@@ -87,26 +96,31 @@ def test_two_workers_give_what_one_process_gives(
     finder: Path,
     objects: GeoDataFrame,
     tmp_path: Path,
+    workers: Client,
 ) -> None:
     output = tmp_path / "product.laz"
-    with connect("local", workers=2, dashboard_address=None) as client:
-        client.register_plugin(_Tiny())
-        classify_points(
-            *inputs, output, tile_size=33, confidence=True, progress=False, client=client
-        )
-        found = detect_objects_3d(
-            inputs[0], finder, tmp_path / "f.parquet", tile_size=33, progress=False, client=client
-        )
+    workers.run(register_tiny_points)
+    workers.run(register_tiny_boxes)
+    classify_points(*inputs, output, tile_size=33, confidence=True, progress=False, client=workers)
+    found = detect_objects_3d(
+        inputs[0], finder, tmp_path / "f.parquet", tile_size=33, progress=False, client=workers
+    )
     assert output.read_bytes() == whole
     assert_frame_equal(found.to_wkb(), objects.to_wkb())
 
 
 FIND = """
-import sys
+import sys, time
+from geodl.runtime import run
 from geodl.testing.tiny_boxes import register_tiny_boxes
 from geodl.tools.detect_objects_3d import detect_objects_3d
 register_tiny_boxes()
-cloud, model, output = sys.argv[1:]
+cloud, model, output, wait_s = sys.argv[1:]
+record = run.record_block
+def slow(*block):
+    record(*block)
+    time.sleep(float(wait_s))
+run.record_block = slow
 detect_objects_3d(cloud, model, output, tile_size=10, progress=False)
 """
 
@@ -127,25 +141,19 @@ def objects(
 
 
 def test_a_killed_search_finds_the_same_objects(
-    inputs: tuple[Path, Path], finder: Path, objects: GeoDataFrame, tmp_path: Path
+    inputs: tuple[Path, Path],
+    finder: Path,
+    objects: GeoDataFrame,
+    tmp_path: Path,
+    start_script: StartScript,
 ) -> None:
     output = tmp_path / "found.parquet"
-    command = [sys.executable, "-c", FIND, str(inputs[0]), str(finder), str(output)]
-    before = kill_after(command, Path(f"{output}.run"), 40)
+    words = (inputs[0], finder, output)
+    before = kill_after(start_script(FIND, *words, 0.01), Path(f"{output}.run"), 40, 0)
     assert not output.exists()
-    subprocess.run(command, check=True)
+    finish(start_script(FIND, *words, 0))
     blocks = read_manifest(output)["blocks"]
     # 12 x 12 tiles, and those around them.
     assert blocks["done"] == blocks["total"] == 196
     assert before - 2 <= blocks["resumed"] <= before
     assert_frame_equal(gpd.read_parquet(output).to_wkb(), objects.to_wkb())
-
-
-class _Tiny(WorkerPlugin):
-    """Makes the tiny model known to workers."""
-
-    name = "tiny"
-
-    def setup(self, worker: Any) -> None:
-        register_tiny_points()
-        register_tiny_boxes()
