@@ -11,21 +11,29 @@ from typing import Any
 class RunFuture(Future):  # type: ignore[type-arg]
     """The result of a tool called with ``future=True``.
 
-    ``progress`` is the share of blocks finished, 0..1. ``cancel()`` stops after the blocks in
-    flight; the run can be resumed by the same call.
+    ``progress`` is the share of blocks finished, 0..1; of several rasters one after another each
+    has an equal share of it. ``cancel()`` stops after the blocks in flight; the run can be resumed
+    by the same call.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.stop = threading.Event()
         self._progress = 0.0
+        self._part = 0, 1
 
     @property
     def progress(self) -> float:
-        return 1.0 if self.done() and not self.cancelled() else self._progress
+        finished = self.done() and not self.cancelled() and self.exception() is None
+        return 1.0 if finished else self._progress
+
+    def begin(self, number: int, count: int) -> None:
+        """The blocks that are told of from now on are of run ``number`` (from 0) of ``count``."""
+        self._part = number, count
 
     def watch(self, done: int, total: int) -> None:
-        self._progress = done / total if total else 1.0
+        number, count = self._part
+        self._progress = (number + (done / total if total else 1.0)) / count
 
     def cancel(self) -> bool:
         """Ask the run to stop; False when it has finished already."""

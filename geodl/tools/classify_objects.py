@@ -18,6 +18,7 @@ from geodl.io.staging import staged
 from geodl.io.vector import read_features
 from geodl.io.writers import FEATURE_SUFFIXES, write_features
 from geodl.runtime.ledger import Ledger
+from geodl.tools.inference import together
 from geodl.tools.label_job import LabelCall, LabelJob, outline
 from geodl.tools.product import Product
 
@@ -132,7 +133,7 @@ def classify_objects(
         report=report,
         finalise=partial(_finalise, columns=columns),
         check=_check_pictures,
-        join=_first_labels(columns) if frame is not None else _together,
+        join=_first_labels(columns) if frame is not None else together,
         features=frame,
         columns=columns,
     )
@@ -263,13 +264,3 @@ def _first_labels(columns: tuple[str, str]) -> Callable[[list[Any]], Any]:
         return result
 
     return join
-
-
-def _together(parts: list[Any]) -> Any:
-    import pandas as pd
-
-    crs = parts[0].crs if hasattr(parts[0], "crs") else None
-    moved = [part if crs is None else part.to_crs(crs) for part in parts]
-    joined = pd.concat(moved, ignore_index=True)
-    joined.attrs = {"path": [part.attrs["path"] for part in parts]}
-    return joined

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodl.base.errors import OptionError, OutputError
-from geodl.base.options import check_known
+from geodl.base.options import as_bool, check_known
 from geodl.io.raster import open_raster
 from geodl.io.regions import RegionStore
 from geodl.io.writers import (
@@ -21,7 +21,7 @@ from geodl.io.writers import (
 from geodl.runtime.ledger import Ledger
 from geodl.tools.class_lines import finish_lines, gives_lines
 from geodl.tools.class_polygons import check_polygons, finish_polygons, polygon_options
-from geodl.tools.inference import ToolCall
+from geodl.tools.inference import ToolCall, opened_again
 from geodl.tools.job import Job, product_bands
 from geodl.tools.product import Product
 
@@ -63,8 +63,9 @@ def classify_pixels(
         ``.onnx`` file: an export of geodl, or one with the metadata of the QGIS plugin Deepness.
     model_arguments
         ``padding`` (a quarter of the tile), ``batch_size`` (4), ``tile_size``,
-        ``predict_background``, ``test_time_augmentation`` (False) with ``merge_policy`` (``mean``,
-        ``max``, ``min``), ``overlap`` (``crop`` or ``blend``: a Hann-weighted mean of overlapping
+        ``predict_background`` (True for a model of one class, else False: the best of the classes
+        wins), ``test_time_augmentation`` (False) with ``merge_policy`` (``mean``, ``max``,
+        ``min``), ``overlap`` (``crop`` or ``blend``: a Hann-weighted mean of overlapping
         tiles), ``output`` (``classes`` or ``scores``). Models of edges and roads take in place of
         ``predict_background``: ``threshold`` (0.5), the probability of a line;
         ``return_probability_raster`` (False), the same as ``output="scores"``; and those of edges
@@ -77,7 +78,8 @@ def classify_pixels(
         ``cellSize``, ``extent``, ``mask``, ``outSR``, ``snapRaster``, ``processorType``,
         ``parallelProcessingFactor``.
     process_all_raster_items
-        True classifies each raster of a list by itself and returns a list.
+        True classifies each raster of a list by itself and returns a list; products that the same
+        call has finished before are kept.
     future, estimate
         Return a future at once; or only the worker-hours expected.
     dry_run
@@ -124,13 +126,14 @@ def classify_pixels(
         suffixes=(*RASTER_SUFFIXES, *FEATURE_SUFFIXES),
         gis=gis,
         overwrite=overwrite,
-        separately=process_all_raster_items,
+        separately=as_bool(process_all_raster_items, "process_all_raster_items"),
         client=client,
         progress=progress,
         report=report,
         finalise=partial(_finish, options=options, zarr_format=zarr_format),
         store=region_store,
         making={**options, "zarr_format": zarr_format},
+        reopen=opened_again,
         check=partial(_check, options=options, zarr_format=zarr_format),
     )
     return call.run(future=future, estimate=estimate, dry_run=dry_run)

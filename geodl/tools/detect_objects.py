@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from geodl.base.errors import DataError, DataWarning, OptionError
-from geodl.base.options import as_float, check_known
+from geodl.base.errors import DataWarning, OptionError
+from geodl.base.options import as_bool, as_float, check_known
 from geodl.core.detections import Detections
 from geodl.core.grid import GeoGrid
 from geodl.infer.objects import Found
 from geodl.io.writers import FEATURE_SUFFIXES, write_features
 from geodl.ops.nms import suppress
 from geodl.runtime.ledger import Ledger
-from geodl.tools.inference import ToolCall
+from geodl.tools.inference import ToolCall, opened_again, together
 from geodl.tools.instance_features import instance_features, to_features
 from geodl.tools.job import Job
 
@@ -76,7 +76,8 @@ def detect_objects(
         ``cellSize``, ``extent``, ``mask``, ``outSR``, ``snapRaster``, ``processorType``,
         ``parallelProcessingFactor``.
     process_all_raster_items
-        True searches each raster of a list by itself; the features are put together.
+        True searches each raster of a list by itself; the features are put together, in the CRS of
+        the first. Products that the same call has finished before are kept.
     future, estimate
         Return a future at once; or only the worker-hours expected.
     dry_run
@@ -103,7 +104,9 @@ def detect_objects(
         Some blocks failed; the others are kept, the same call goes on.
     """
     check_known(kwargs, (), "detect_objects")
-    overlaps = _overlaps(run_nms, confidence_score_field, class_value_field, max_overlap_ratio)
+    overlaps = _overlaps(
+        as_bool(run_nms, "run_nms"), confidence_score_field, class_value_field, max_overlap_ratio
+    )
     call = ToolCall(
         tool="detect_objects",
         kind="objects",
@@ -116,19 +119,21 @@ def detect_objects(
         suffixes=FEATURE_SUFFIXES,
         gis=gis,
         overwrite=overwrite,
-        separately=process_all_raster_items,
+        separately=as_bool(process_all_raster_items, "process_all_raster_items"),
         client=client,
         progress=progress,
         report=report,
         finalise=partial(_finalise, overlaps=overlaps),
-        join=_together,
+        making={} if overlaps is None else dict(overlaps.keywords),
+        reopen=opened_again,
+        join=together,
     )
     return call.run(future=future, estimate=estimate, dry_run=dry_run)
 
 
 def _overlaps(
     run: bool, score_field: str | None, class_field: str | None, most: float
-) -> Overlaps | None:
+) -> partial[GeoDataFrame] | None:
     """The user's own suppression, or None."""
     if not run:
         return None
@@ -140,6 +145,8 @@ def _overlaps(
     ):
         if field is not None and field not in columns:
             raise OptionError(f"{name}={field!r} is no field; the features have {columns}")
+    if score_field == "Class":
+        raise OptionError("confidence_score_field='Class' holds no numbers; take 'Confidence'")
     return partial(
         _drop_overlaps,
         score=score_field or "Confidence",
@@ -153,10 +160,7 @@ def _drop_overlaps(features: GeoDataFrame, *, score: str, label: str, most: floa
     if len(features) == 0:
         return features
     _, labels = np.unique(features[label].to_numpy(), return_inverse=True)
-    scores = features[score]
-    if scores.dtype == object or not np.issubdtype(scores.dtype, np.number):
-        raise OptionError(f"confidence_score_field={score!r} holds no numbers")
-    kept = suppress(boxes, scores.to_numpy(np.float64), labels, most)
+    kept = suppress(boxes, features[score].to_numpy(np.float64), labels, most)
     return features.iloc[np.sort(kept)].reset_index(drop=True)
 
 
@@ -212,18 +216,3 @@ def _polygons(boxes: np.ndarray, grid: GeoGrid) -> np.ndarray:
     corners = np.stack([a * cols + b * rows + c, d * cols + e * rows + f], axis=-1)
     polygons: np.ndarray = shapely.polygons(corners)
     return polygons
-
-
-def _together(parts: list[GeoDataFrame]) -> GeoDataFrame:
-    import geopandas
-    import pandas as pd
-
-    systems = {str(part.crs) for part in parts}
-    if len(systems) > 1:
-        raise DataError(
-            f"the rasters lie in different CRS ({', '.join(sorted(systems))}); the products are "
-            f'written. Give context={{"outSR": ...}} to have all in one.'
-        )
-    joined = geopandas.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=parts[0].crs)
-    joined.attrs["path"] = [part.attrs["path"] for part in parts]
-    return joined

@@ -13,11 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from geodl.base.places import is_remote
+from geodl.base.errors import BlockError, DataError, OutputExistsError
+from geodl.base.places import is_remote, place
 from geodl.bundle import ModelRef
 from geodl.core.contract import TaskKind
 from geodl.io.manifest import write_manifest
+from geodl.io.raster import open_raster
 from geodl.io.source_files import source_files
+from geodl.io.vector import read_features
+from geodl.io.writers import FEATURE_SUFFIXES
 from geodl.nets.threads import torch_threads
 from geodl.runtime.connect import chosen_client
 from geodl.runtime.future import RunFuture, start
@@ -167,6 +171,9 @@ class ToolCall:
         Page that tells what a client's workers did.
     check
         Refuses, before the first block, what the model and the product leave no room for.
+    reopen
+        A finished product, as ``finalise`` returned it; with it several rasters go on after a
+        crash without those that are finished.
     join
         Makes one result of those of several rasters that were processed separately.
     """
@@ -190,6 +197,7 @@ class ToolCall:
     store: Callable[[Job, Path], str] | None = None
     making: Mapping[str, Any] | None = None
     check: Callable[[Job, Product], None] | None = None
+    reopen: Callable[[Job, Path], Any] | None = None
     join: Callable[[list[Any]], Any] = list
 
     def run(self, *, future: bool, estimate: bool, dry_run: bool = False) -> Any:
@@ -218,19 +226,42 @@ class ToolCall:
     def _product(self, handle: RunFuture | None) -> Any:
         if not self._several():
             return self._run_one(self.raster, self.output_name, handle)
-        return self.join(self._each(lambda item, name: self._run_one(item, name, handle)))
+        results, finished, failures = [], [], []
+        for number, (item, name) in enumerate(self._named()):
+            if handle is not None:
+                handle.begin(number, len(self.raster))
+            try:
+                results.append(self._run_one(item, name, handle, finished))
+            except BlockError as error:
+                failures.append(error)
+        if failures:
+            raise BlockError(
+                f"{len(failures)} of {len(self.raster)} rasters have no product, the others are "
+                f"finished. {failures[0]}"
+            ) from failures[0]
+        if len(finished) == len(self.raster):
+            raise OutputExistsError(
+                f"{finished[0]} and the products of all other rasters exist already; pass "
+                f"overwrite=True to replace them, or another output_name."
+            )
+        return self.join(results)
 
     def _several(self) -> bool:
         return self.separately and isinstance(self.raster, (list, tuple))
 
     def _each(self, call: Callable[[Any, str | os.PathLike[str] | None], Any]) -> list[Any]:
-        if not self._several():
-            return [call(self.raster, self.output_name)]
-        names: list[str | os.PathLike[str] | None] = [None] * len(self.raster)
-        if self.output_name is not None:
-            path = Path(self.output_name)
-            names = [path.with_stem(f"{path.stem}_{k}") for k in range(len(self.raster))]
-        return [call(item, name) for item, name in zip(self.raster, names, strict=True)]
+        return [call(item, name) for item, name in self._named()]
+
+    def _named(self) -> list[tuple[Any, str | os.PathLike[str] | None]]:
+        """Each raster with the name of its product."""
+        if not self._several() or self.output_name is None:
+            rasters = self.raster if self._several() else [self.raster]
+            return [(raster, self.output_name) for raster in rasters]
+        path = place(self.output_name)
+        return [
+            (raster, str(path.with_stem(f"{path.stem}_{k}")))
+            for k, raster in enumerate(self.raster)
+        ]
 
     def _prepared(self, raster: Any, client: Any = None) -> Any:
         return prepared(
@@ -248,8 +279,9 @@ class ToolCall:
         with self._prepared(raster) as job:
             return self._hours(job)
 
-    def _plan(self, raster: Any, _: Any) -> RunPlan:
+    def _plan(self, raster: Any, output_name: str | os.PathLike[str] | None) -> RunPlan:
         with self._prepared(raster, self.client) as job:
+            self._checked(job, output_name)
             job, plan = self._planned(job, self.client)
             # Only workers can tell what their GPUs take.
             here = self.client is None or job.device == "cpu"
@@ -263,20 +295,35 @@ class ToolCall:
         """Worker-hours that a job will take."""
         return estimated_hours(job)
 
+    def _checked(self, job: Job, output_name: str | os.PathLike[str] | None) -> Product:
+        """Where a job's product goes, once nothing stands against it."""
+        product = Product.at(
+            output_name,
+            suffixes=self.suffixes,
+            default_stem=job.default_stem,
+            gis=self.gis,
+            overwrite=self.overwrite,
+            made_as={"fingerprint": job.fingerprint, "product": dict(self.making or {})},
+            kept=self._several() and self.reopen is not None,
+        )
+        product.spare(source_files(job.source))
+        if self.check is not None:
+            self.check(job, product)
+        return product
+
     def _run_one(
-        self, raster: Any, output_name: str | os.PathLike[str] | None, handle: RunFuture | None
+        self,
+        raster: Any,
+        output_name: str | os.PathLike[str] | None,
+        handle: RunFuture | None,
+        finished: list[Path] | None = None,
     ) -> Any:
+        """One raster's result; what an earlier call has finished is noted and opened again."""
         with self._prepared(raster, self.client) as job:
-            product = Product.at(
-                output_name,
-                suffixes=self.suffixes,
-                default_stem=job.default_stem,
-                gis=self.gis,
-                overwrite=self.overwrite,
-            )
-            product.spare(source_files(job.source))
-            if self.check is not None:
-                self.check(job, product)
+            product = self._checked(job, output_name)
+            if product.finished and finished is not None and self.reopen is not None:
+                finished.append(product.path)
+                return self.reopen(job, product.path)
             job, plan = self._planned(job, self.client)
             return run_job(
                 job,
@@ -289,3 +336,37 @@ class ToolCall:
                 store=self.store,
                 making=self.making,
             )
+
+
+def opened_again(job: Job, path: Path) -> Any:
+    """A finished product as the call that made it returned it."""
+    if path.suffix.lower() in FEATURE_SUFFIXES:
+        result = read_features(str(path), crs=job.source.grid.crs, may_be_empty=True)
+    else:
+        result = open_raster(str(path))
+    result.attrs["path"] = str(path)
+    return result
+
+
+def together(parts: list[Any]) -> Any:
+    """Features of several rasters as one layer, in the CRS of the first.
+
+    Raises
+    ------
+    DataError
+        Some lie in pixel space and some on the ground.
+    """
+    import pandas as pd
+
+    first = parts[0]
+    crs = getattr(first, "crs", None)
+    if any((getattr(part, "crs", None) is None) != (crs is None) for part in parts):
+        raise DataError(
+            "some of the rasters have a CRS and some have none: their features make no one layer. "
+            "The products are written."
+        )
+    # Also where it is the same CRS in other words, of which pandas would make objects.
+    moved = [part if crs is None else part.to_crs(crs) for part in parts]
+    joined = pd.concat(moved, ignore_index=True)
+    joined.attrs = {"path": [part.attrs["path"] for part in parts]}
+    return joined

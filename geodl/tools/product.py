@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from geodl.base.errors import OptionError, OutputError, OutputExistsError
+from geodl.base.errors import (
+    FormatError,
+    OptionError,
+    OutputError,
+    OutputExistsError,
+    SourceNotFoundError,
+)
+from geodl.base.files import read_json
 from geodl.base.options import check_choice
 from geodl.base.places import is_remote, place, reached
+from geodl.io.manifest import manifest_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +34,14 @@ class Product:
         Whether a finished product may be replaced.
     catalog
         Where the finished product is published, or None.
+    finished
+        An earlier call has made it, and it is wanted as it is.
     """
 
     path: Path
     overwrite: bool
     catalog: Any = None
+    finished: bool = False
 
     @property
     def run_folder(self) -> Path:
@@ -45,6 +56,8 @@ class Product:
         default_stem: str,
         gis: Any,
         overwrite: bool,
+        made_as: Mapping[str, Any] | None = None,
+        kept: bool = False,
     ) -> Product:
         """Resolve ``output_name``.
 
@@ -59,6 +72,11 @@ class Product:
             Name for None.
         gis
             A :class:`geodl.Catalog` or None.
+        made_as
+            What the manifest of this very product holds, ``fingerprint`` among it: by that a run
+            that was ended between its product and its manifest goes on.
+        kept
+            Whether a finished product that was made so is no error.
 
         Raises
         ------
@@ -90,8 +108,7 @@ class Product:
         if published:
             path = gis.product_path(path.name)
         product = cls(path, overwrite, gis)
-        product._check()
-        return product
+        return replace(product, finished=product._check(made_as or {}, kept=kept))
 
     def spare(self, inputs: Iterable[str]) -> None:
         """Refuse to replace what the product is made from.
@@ -121,17 +138,26 @@ class Product:
         if self.catalog is not None:
             self.catalog.add(self.path, overwrite=True)
 
-    def _check(self) -> None:
+    def _check(self, made_as: Mapping[str, Any], *, kept: bool) -> bool:
+        """Whether the product is there already and kept."""
         if is_remote(self.path):
             there = reached(self.path, self.path.exists)
         else:
             self._check_folder()
             there = self.path.exists()
-        if there and not self.overwrite:
-            raise OutputExistsError(
-                f"{self.path} exists already; pass overwrite=True to replace it, or another "
-                f"output_name."
-            )
+        if not there or self.overwrite:
+            return False
+        begun = _told(self.run_folder / "run.json", "fingerprint") == made_as.get("fingerprint", "")
+        manifest = manifest_path(self.path)
+        if made_as and all(_told(manifest, name) == value for name, value in made_as.items()):
+            if kept:
+                return True
+        elif begun:
+            return False
+        raise OutputExistsError(
+            f"{self.path} exists already; pass overwrite=True to replace it, or another "
+            f"output_name."
+        )
 
     def _check_folder(self) -> None:
         folder = self.path.parent
@@ -143,6 +169,14 @@ class Product:
             raise OutputError(
                 f"The folder {folder} cannot be written; choose one that you may write to."
             )
+
+
+def _told(path: Path, name: str) -> Any:
+    """A value of a JSON file that a run has written; None where there is none."""
+    try:
+        return read_json(path).get(name)
+    except (SourceNotFoundError, FormatError):
+        return None
 
 
 def _same_file(name: str, path: Path) -> bool:

@@ -35,7 +35,7 @@ def slow(*block):
     record(*block)
     time.sleep(float(wait_s))
 run.record_block = slow
-classify_points(cloud, model, output, tile_size=10, confidence=True, progress=False)
+classify_points(cloud, model, output, tile_size=15, confidence=True, progress=False)
 """
 
 
@@ -80,12 +80,12 @@ def test_a_killed_run_goes_on_where_it_was(
     output = tmp_path / "product.laz"
     run = Path(f"{output}.run")
     before = 0
-    for cut in (20, 50):
+    for cut in (12, 20):
         before = kill_after(start_script(SCRIPT, *inputs, output, 0.01), run, cut, before)
         assert not output.exists()
     finish(start_script(SCRIPT, *inputs, output, 0))
     blocks = read_manifest(output)["blocks"]
-    assert blocks["done"] == blocks["total"] == 144
+    assert blocks["done"] == blocks["total"] == 81
     assert before - 2 <= blocks["resumed"] <= before
     assert output.read_bytes() == whole
 
@@ -121,7 +121,7 @@ def slow(*block):
     record(*block)
     time.sleep(float(wait_s))
 run.record_block = slow
-detect_objects_3d(cloud, model, output, tile_size=10, progress=False)
+detect_objects_3d(cloud, model, output, tile_size=15, progress=False)
 """
 
 
@@ -149,11 +149,11 @@ def test_a_killed_search_finds_the_same_objects(
 ) -> None:
     output = tmp_path / "found.parquet"
     words = (inputs[0], finder, output)
-    before = kill_after(start_script(FIND, *words, 0.01), Path(f"{output}.run"), 40, 0)
+    before = kill_after(start_script(FIND, *words, 0.01), Path(f"{output}.run"), 25, 0)
     assert not output.exists()
     finish(start_script(FIND, *words, 0))
     blocks = read_manifest(output)["blocks"]
-    # 12 x 12 tiles, and those around them.
-    assert blocks["done"] == blocks["total"] == 196
+    # 9 x 9 tiles, and those around them.
+    assert blocks["done"] == blocks["total"] == 121
     assert before - 2 <= blocks["resumed"] <= before
     assert_frame_equal(gpd.read_parquet(output).to_wkb(), objects.to_wkb())

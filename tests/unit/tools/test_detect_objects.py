@@ -207,6 +207,20 @@ def test_rasters_one_by_one_are_put_together(
     assert [Path(p).name for p in found.attrs["path"]] == ["all_0.parquet", "all_1.parquet"]
 
 
+def test_rasters_in_several_zones_are_put_together_in_the_first(
+    write_raster: Any, object_model: Path, tmp_path: Path
+) -> None:
+    data, boxes = field(80, 80, 10, 4)
+    paths = [write_raster(data, "a.tif"), write_raster(data, "b.tif", crs="EPSG:32632")]
+    found = go(paths, object_model, tmp_path / "all.parquet", process_all_raster_items=True)
+    assert found.crs.to_epsg() == 32633
+    there = found.iloc[len(boxes) :].to_crs(32632).geometry.centroid
+    here = found.iloc[: len(boxes)].geometry.centroid
+    assert there.geom_equals_exact(
+        here.set_crs(32632, allow_override=True), 1e-3, align=False
+    ).all()
+
+
 def test_nothing_found_is_an_empty_product(
     write_raster: Any, object_model: Path, tmp_path: Path
 ) -> None:
