@@ -226,7 +226,9 @@ class ToolCall:
     def _product(self, handle: RunFuture | None) -> Any:
         if not self._several():
             return self._run_one(self.raster, self.output_name, handle)
-        results, finished, failures = [], [], []
+        results: list[Any] = []
+        finished: list[Path] = []
+        failures: list[BlockError] = []
         for number, (item, name) in enumerate(self._named()):
             if handle is not None:
                 handle.begin(number, len(self.raster))
