@@ -27,11 +27,13 @@ from geodl.runtime.cores import available_cores
 from geodl.testing.tiny import random_model, register_tiny_models, tiny_model
 from geodl.tools.classify_pixels import classify_pixels
 
-pytestmark = [pytest.mark.bench, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 
-# Whole blocks of whole batches, so that the bare loops run just as many.
-TILE, PADDING, BATCH, SIZE = 256, 32, 4, 16 * 192
-BATCHES = 16 * 16 // BATCH
+# Whole blocks of whole batches, so that the bare loops run just as many; about a minute of two
+# workers, of which planning and packing the product are 2 %.
+TILE, PADDING, BATCH, ACROSS = 256, 32, 4, 24
+SIZE = ACROSS * 192
+BATCHES = ACROSS**2 // BATCH
 ROUNDS = 3
 ARGUMENTS = {"padding": PADDING, "batch_size": BATCH, "predict_background": True}
 LOOP = f"""
