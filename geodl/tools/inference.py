@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from geodl.base.errors import BlockError, DataError, OutputExistsError
+from geodl.base.errors import BlockError, DataError, OptionError, OutputExistsError
 from geodl.base.places import is_remote, place
 from geodl.bundle import ModelRef
 from geodl.core.contract import TaskKind
@@ -208,6 +208,8 @@ class ToolCall:
         What ``finalise`` returns; with ``future`` a :class:`RunFuture` of it, with ``estimate``
         worker-hours, with ``dry_run`` a :class:`RunPlan`, or a list of them.
         """
+        if self._several() and not self.raster:
+            raise OptionError("input_raster is an empty list; give at least one raster.")
         # Once, and here: the work may be done in another thread, where another client is active.
         call = replace(self, client=chosen_client(self.client))
         if dry_run:

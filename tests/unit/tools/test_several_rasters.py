@@ -113,6 +113,11 @@ def test_a_dry_run_refuses_what_the_run_would(
             classify_pixels(rasters[0], pixel_model, output_name=name, dry_run=True)
 
 
+def test_an_empty_list_is_refused(pixel_model: Path) -> None:
+    with pytest.raises(OptionError, match="empty list"):
+        go(classify_pixels, [], pixel_model, None)
+
+
 def test_the_progress_of_several_rasters_never_falls() -> None:
     future = RunFuture()
     seen = []
