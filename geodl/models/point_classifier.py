@@ -171,7 +171,12 @@ class PointClassifier(TorchModel):
             The file to write, or a folder for several; None is ``results`` beside the file or
             inside the folder.
         print_metrics
-            Print precision, recall and F1 against the classes that the files hold already.
+            Print precision, recall and F1 against the classes that the files hold already, of
+            points whose class is one that the model gives.
+        **kwargs
+            Further arguments of :func:`geodl.classify_points`: ``tile_size``, ``buffer``,
+            ``classes``, ``confidence``, ``probabilities``, ``client``, ``progress``,
+            ``overwrite``.
 
         Returns
         -------
@@ -181,11 +186,12 @@ class PointClassifier(TorchModel):
         ------
         As :func:`geodl.classify_points`.
         """
-        from geodl.models.point_files import classify_las
+        from geodl.models.point_files import LAS_OPTIONS, classify_las
 
-        check_known(kwargs, (), "predict_las()")
+        check_known(kwargs, LAS_OPTIONS, "predict_las()")
         target = None if output_path is None else Path(output_path)
-        return classify_las(self, Path(path), target, as_bool(print_metrics, "print_metrics"))
+        metrics = as_bool(print_metrics, "print_metrics")
+        return classify_las(self, Path(path), target, metrics, kwargs)
 
     def show_results(self, rows: int = 2, **kwargs: Any) -> Any:
         """Truth on the left and prediction on the right, for some validation blocks.

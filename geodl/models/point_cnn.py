@@ -73,8 +73,9 @@ class PointCNN(PointClassifier):
         parameters = point_parameters(name, data, kwargs, _OWN)
         parameters["encoder_params"] = _encoder(kwargs.get("encoder_params"))
         parameters["dropout"] = _dropout(kwargs.get("dropout", 0.5))
+        given = kwargs.get("sample_point_num")
         parameters["sample_point_num"] = as_int(
-            kwargs.get("sample_point_num") or data.max_points, "sample_point_num", minimum=1
+            data.max_points if given is None else given, "sample_point_num", minimum=1
         )
         self._setup(data, parameters, pretrained_path)
 

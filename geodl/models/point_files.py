@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from geodl.models.point_classifier import PointClassifier
 
 _RESULTS = "results"
+LAS_OPTIONS = (
+    "tile_size", "buffer", "classes", "confidence", "probabilities", "client", "progress",
+    "overwrite",
+)  # fmt: skip
+"""Arguments of ``classify_points`` that ``predict_las`` hands on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,12 @@ def open_blocks(path: Path, contract: ModelContract, *, objects: bool) -> BlockF
     if not path.is_dir():
         raise SourceNotFoundError(f"{path} is no folder; give one with ListTable.h5 and blocks.")
     where = path / STATISTICS
+    sets = [name for name in ("train", "val") if (path / name / STATISTICS).is_file()]
+    if sets and not where.exists():
+        raise FormatError(
+            f"{path} is an export of the sets {' and '.join(sets)}; give {path / sets[-1]}, for "
+            "example."
+        )
     parameters = part(read_statistics(where), "parameters", where)
     size = as_float(parameters.get("tileSize"), f"{where}: tileSize", minimum=1e-9)
     spec = contract.points
@@ -192,7 +203,11 @@ def eight_numbers(boxes: np.ndarray, scale: float) -> np.ndarray:
 
 
 def classify_las(
-    model: PointClassifier, path: Path, output: Path | None, print_metrics: bool
+    model: PointClassifier,
+    path: Path,
+    output: Path | None,
+    print_metrics: bool,
+    options: Mapping[str, Any],
 ) -> Path:
     """See :meth:`geodl.models.point_classifier.PointClassifier.predict_las`."""
     from geodl.base.tools import TOOLS
@@ -203,7 +218,7 @@ def classify_las(
         folder = path if path.is_dir() else path.parent
         output = folder / _RESULTS if len(files) > 1 else folder / _RESULTS / files[0].name
         output.parent.mkdir(parents=True, exist_ok=True)
-    result = TOOLS["classify_points"](files, model, output)
+    result = TOOLS["classify_points"](files, model, output, **options)
     if print_metrics:
         print(_metrics_text(model, files, result))  # noqa: T201  what the argument asks for
     return Path(result.attrs["path"])
@@ -229,7 +244,12 @@ def _metrics_text(model: PointClassifier, source: Any, result: Any) -> str:
         f"{name:<24}" + "".join(f"{value:>10.4f}" for value in row)
         for name, row in zip(model.code_names(), rows, strict=True)
     ]
-    return "\n".join([*lines, f"accuracy {accuracy(counts):.4f}, mean IoU {mean_iou(counts):.4f}"])
+    lines += [f"accuracy {accuracy(counts):.4f}, mean IoU {mean_iou(counts):.4f}"]
+    other = truth.size - int(counts.sum())
+    if other:
+        # Of classes that were remapped or sent to the background, for example.
+        lines.append(f"{other} of {truth.size} points have a class that the model does not give")
+    return "\n".join(lines)
 
 
 def _places(tiles: Sequence[np.ndarray]) -> list[tuple[int, int, int]]:

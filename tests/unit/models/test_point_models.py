@@ -150,6 +150,8 @@ def test_blocks_in_files_are_classified(trained: RandLANet, town: Path, tmp_path
     assert accuracy == pytest.approx(trained._score().meter.compute()["accuracy"], abs=1e-6)
     with pytest.raises(SourceNotFoundError, match="nowhere"):
         trained.predict_h5(tmp_path / "nowhere")
+    with pytest.raises(FormatError, match="give .*val"):
+        trained.predict_h5(town)
     with pytest.raises(UnknownOptionError, match="batch"):
         trained.predict_h5(town / "val", batchsize=3)
 
@@ -170,6 +172,16 @@ def test_las_files_are_classified(
     accuracy = float((found == scene.codes).mean())
     assert accuracy > 0.75
     assert f"accuracy {accuracy:.4f}" in capsys.readouterr().out
+    # A class that the model does not give.
+    las.classification[:10] = 9
+    las.write(tmp_path / "scene.laz")
+    trained.predict_las(
+        tmp_path / "scene.laz", print_metrics=True, overwrite=True, confidence=True, progress=False
+    )
+    assert f"10 of {len(found)} points" in capsys.readouterr().out
+    assert "confidence" in laspy.read(place).point_format.dimension_names
+    with pytest.raises(UnknownOptionError, match="'overwrite'"):
+        trained.predict_las(tmp_path / "scene.laz", overwrit=True)
 
 
 def test_pictures_take_the_documented_arguments(trained: RandLANet) -> None:
@@ -198,7 +210,7 @@ def test_pictures_take_the_documented_arguments(trained: RandLANet) -> None:
         (SQNSeg, {"focal_loss": "maybe"}, "focal_loss"),
         (PointCNN, {"encoder_params": {"P": [0, 1, 2, 3]}}, "P="),
         (PointCNN, {"dropout": 1.0}, "dropout"),
-        (PointCNN, {"sample_point_num": -3}, "sample_point_num"),
+        (PointCNN, {"sample_point_num": 0}, "sample_point_num"),
     ],
 )
 def test_wrong_options_are_refused_by_name(
