@@ -157,8 +157,8 @@ def _parameter_texts(doc: str) -> Mapping[str, str]:
         return found
     for block in re.split(r"\n(?=\S)", section.group(1)):
         head, _, body = block.partition("\n")
-        words = " ".join(body.split()).replace("``", "").replace("`", "")
-        sentence = re.split(r"(?<=[^.]{2}[.;])\s", words, maxsplit=1)[0].rstrip(".;")
+        words = re.sub(r":\w+:`", "`", " ".join(body.split())).replace("`", "")
+        sentence = re.split(r"(?<=[^.]{2}[.])\s", words, maxsplit=1)[0].rstrip(".")
         for name in head.split(","):
             found[name.strip().lstrip("*")] = sentence
     return found

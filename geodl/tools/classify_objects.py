@@ -79,10 +79,18 @@ def classify_objects(
     context
         ``cellSize``, ``extent``, ``outSR``, ``snapRaster``, ``processorType``,
         ``parallelProcessingFactor``; ``cellSize`` is the chips' own.
-    future, estimate
-        Return a future at once; or only the worker-hours expected.
+    gis
+        A :class:`geodl.Catalog` in which the product is published; bare names lie there.
+    future
+        Return a future at once: its ``progress``, ``cancel()`` and ``result()``.
+    estimate
+        Only return the worker-hours expected.
     client
         A Dask client; None takes the active one, or this process.
+    progress
+        Show a bar, the plan before the run and the speed after it.
+    overwrite
+        Replace a finished product; begin anew where an unfinished run has other settings.
     block_size
         Pixels: chips whose centres lie in one such square are read together. Does not change the
         result.

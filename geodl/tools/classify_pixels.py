@@ -71,28 +71,39 @@ def classify_pixels(
         ``return_probability_raster`` (False), the same as ``output="scores"``; and those of edges
         ``thinning`` (True, but False with ``overlap="blend"``), centre lines only.
     output_name
-        ``.tif`` (COG) or ``.zarr``; None names it after the raster and the run. ``.parquet``,
-        ``.gpkg``, ``.fgb``, ``.geojson`` or ``.shp``: polygons of the classes, or centre lines from
-        models of roads and edges (see :func:`geodl.functions.extract_lines`).
+        ``.tif`` (COG) or ``.zarr``, or for polygons of the classes ``.parquet``, ``.gpkg``,
+        ``.fgb``, ``.geojson`` or ``.shp``; None names it after the raster and the run. Models of
+        roads and edges give centre lines in place of polygons (see
+        :func:`geodl.functions.extract_lines`).
     context
         ``cellSize``, ``extent``, ``mask``, ``outSR``, ``snapRaster``, ``processorType``,
         ``parallelProcessingFactor``.
     process_all_raster_items
         True classifies each raster of a list by itself and returns a list; products that the same
         call has finished before are kept.
-    future, estimate
-        Return a future at once; or only the worker-hours expected.
+    gis
+        A :class:`geodl.Catalog` in which the product is published; bare names lie there.
+    future
+        Return a future at once: its ``progress``, ``cancel()`` and ``result()``.
+    estimate
+        Only return the worker-hours expected.
     dry_run
         Only say what the run would do and take: its blocks, tiles, memory, hours and output.
     client
         A Dask client; None takes the active one, or this process.
+    progress
+        Show a bar, the plan before the run and the speed after it.
+    overwrite
+        Replace a finished product; begin anew where an unfinished run has other settings.
     block_size
         Pixels; rounded up to whole tile strides. Does not change the result.
     report
         ``.html`` page to write on what the client's workers did and when.
-    min_area, simplify
-        Of polygons: the smallest that is kept, in square units of the CRS, and how coarse their
-        shared borders may become, in units of the CRS; see :func:`geodl.functions.polygonize`.
+    min_area
+        Of polygons: the smallest that is kept, in square units of the CRS.
+    simplify
+        Of polygons: how coarse their shared borders may become, in units of the CRS; see
+        :func:`geodl.functions.polygonize`.
     zarr_format
         Of a ``.zarr`` product: 3, or 2 for readers such as GDAL before 3.12.
 

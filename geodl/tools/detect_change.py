@@ -67,12 +67,20 @@ def detect_change_using_deep_learning(
     context
         ``cellSize``, ``extent``, ``mask``, ``outSR``, ``snapRaster``, ``processorType``,
         ``parallelProcessingFactor``.
-    future, estimate
-        Return a future at once; or only the worker-hours expected.
+    gis
+        A :class:`geodl.Catalog` in which the product is published; bare names lie there.
+    future
+        Return a future at once: its ``progress``, ``cancel()`` and ``result()``.
+    estimate
+        Only return the worker-hours expected.
     dry_run
         Only say what the run would do and take: its blocks, tiles, memory, hours and output.
     client
         A Dask client; None takes the active one, or this process.
+    progress
+        Show a bar, the plan before the run and the speed after it.
+    overwrite
+        Replace a finished product; begin anew where an unfinished run has other settings.
     block_size
         Pixels; rounded up to whole tile strides. Does not change the result.
     report
@@ -80,9 +88,11 @@ def detect_change_using_deep_learning(
     output_polygons
         Also write the changed areas as features: ``.parquet``, ``.gpkg``, ``.fgb``, ``.geojson`` or
         ``.shp``, with ``Class`` and ``ClassValue``.
-    min_area, simplify
-        Of those features: the smallest that is kept, in square units of the CRS, and how coarse
-        their borders may become, in units of the CRS; see :func:`geodl.functions.polygonize`.
+    min_area
+        Of those features: the smallest that is kept, in square units of the CRS.
+    simplify
+        Of those features: how coarse their borders may become, in units of the CRS; see
+        :func:`geodl.functions.polygonize`.
     **kwargs
         ``folder`` belongs to portals.
 

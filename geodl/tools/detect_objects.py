@@ -78,12 +78,20 @@ def detect_objects(
     process_all_raster_items
         True searches each raster of a list by itself; the features are put together, in the CRS of
         the first. Products that the same call has finished before are kept.
-    future, estimate
-        Return a future at once; or only the worker-hours expected.
+    gis
+        A :class:`geodl.Catalog` in which the product is published; bare names lie there.
+    future
+        Return a future at once: its ``progress``, ``cancel()`` and ``result()``.
+    estimate
+        Only return the worker-hours expected.
     dry_run
         Only say what the run would do and take: its blocks, tiles, memory, hours and output.
     client
         A Dask client; None takes the active one, or this process.
+    progress
+        Show a bar, the plan before the run and the speed after it.
+    overwrite
+        Replace a finished product; begin anew where an unfinished run has other settings.
     block_size
         Pixels; rounded up to whole tile strides. Does not change the result.
     report

@@ -106,6 +106,10 @@ def detect_objects_3d(
         about two million points or less, and the side of a block.
     client
         A Dask client; None takes the active one, or this process.
+    progress
+        Show a bar, the plan before the run and the speed after it.
+    overwrite
+        Replace a finished product; begin anew where an unfinished run has other settings.
     future
         Return at once a future with ``progress``; ``cancel()`` leaves the run resumable.
     estimate

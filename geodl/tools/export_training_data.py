@@ -117,8 +117,10 @@ def export_training_data(
         Their class field; found as ``classvalue_field`` is, else all are of class 1.
     gis
         A :class:`geodl.Catalog` in which the finished export is published.
-    future, estimate
-        Return a future at once; or only the worker-hours expected.
+    future
+        Return a future at once: its ``progress``, ``cancel()`` and ``result()``.
+    estimate
+        Only return the worker-hours expected.
     client
         A Dask client; None takes the active one, or this process.
     progress

@@ -103,8 +103,12 @@ def compute_accuracy_for_object_detection(
     context
         ``extent``: only features wholly inside are judged. ``cellSize``,
         ``parallelProcessingFactor`` and ``processorType`` play no part here.
-    future, estimate
-        Return a future at once; or only the hours expected.
+    gis
+        A :class:`geodl.Catalog` in which the product is published; bare names lie there.
+    future
+        Return a future at once: its ``progress`` and ``result()``.
+    estimate
+        Only return the hours expected.
     client, progress, block_size
         As other tools take them; the work of some seconds is done in this process.
     overwrite

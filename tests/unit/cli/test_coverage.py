@@ -13,7 +13,7 @@ import pytest
 import geodl
 from geodl import functions, learn
 from geodl.cli.main import COMMANDS
-from geodl.cli.options import NOT_HERE
+from geodl.cli.options import NOT_HERE, parameter_help
 from geodl.data.prepare import prepare_data
 from geodl.models.base import TorchModel
 from geodl.tools.embeddings import Embeddings
@@ -74,3 +74,14 @@ def test_every_public_function_has_a_command() -> None:
     for module in (geodl, learn, functions):
         public = {name for name in module.__all__ if inspect.isfunction(getattr(module, name))}
         assert public - with_command - NO_COMMAND == set()
+
+
+@pytest.mark.parametrize("path", sorted(TOOLS))
+def test_every_parameter_is_explained(path: tuple[str, ...]) -> None:
+    for tool in TOOLS[path]:
+        if inspect.isclass(tool):
+            continue
+        told = {name for name, text in parameter_help(tool).items() if text}
+        kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        named = inspect.signature(tool).parameters.values()
+        assert {p.name for p in named if p.kind not in kinds} - {"self"} <= told

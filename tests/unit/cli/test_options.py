@@ -118,7 +118,7 @@ def test_values_are_json_where_they_can_be() -> None:
 def test_help_is_the_docstrings_first_sentence() -> None:
     assert parameter_help(work) == {
         "source": "What is read, 100 % of it",
-        "count": "How many",
+        "count": "How many; never 0 %",
         "wide": "Both of these",
         "keep": "Both of these",
         "kwargs": "Others",
@@ -127,5 +127,5 @@ def test_help_is_the_docstrings_first_sentence() -> None:
     add_options(parser, work, positional=("source",))
     text = " ".join(parser.format_help().split())
     assert "What is read, 100 % of it" in text
-    assert "How many (default 3)" in text
+    assert "How many; never 0 % (default 3)" in text
     assert parameter_help(lambda: None) == {}
