@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from geodl.base.errors import OptionError, UnknownOptionError
@@ -33,6 +36,26 @@ def check_known(given: Mapping[str, Any] | Iterable[str], known: Iterable[str], 
                 f"{where} has no option {name!r}.{nearest(name, names)} "
                 f"Known: {', '.join(names) or 'none'}."
             )
+
+
+def arguments_of(function: Callable[..., Any]) -> list[str]:
+    """Names of a function's own arguments, so that a misspelt one is answered with them."""
+    stars = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind not in stars]
+
+
+def as_path(value: Any, name: str) -> Path:
+    """A path of this machine, ``~`` expanded.
+
+    Raises
+    ------
+    OptionError
+        Neither text nor a path.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise OptionError(f"{name}={value!r} is no path; give text or a pathlib.Path.")
+    return Path(value).expanduser()
 
 
 def as_mapping(value: Any, name: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from geodl.base.errors import BundleError, SourceError, SourceNotFoundError
 from geodl.base.files import sha256_file
+from geodl.base.options import as_path
 
 Used = TypeVar("Used")
 
@@ -229,7 +230,7 @@ def open_package(path: str | os.PathLike[str]) -> PackageFiles:
     BundleError
         Something else lies there.
     """
-    path = Path(path).expanduser()
+    path = as_path(path, "the path of the model")
     if path.is_dir():
         names = [p.name for p in path.iterdir()]
         emds = [name for name in names if name.lower().endswith(".emd")]

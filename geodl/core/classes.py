@@ -43,7 +43,10 @@ class ClassTable:
             seen = [getattr(entry, what) for entry in self.entries]
             twice = sorted({str(v) for v in seen if seen.count(v) > 1})
             if twice:
-                raise DataError(f"the class {what} {', '.join(twice)} is given more than once")
+                raise DataError(
+                    f"the class {what} {', '.join(twice)} is given more than once; give each "
+                    f"class a {what} of its own"
+                )
         if any(entry.value == 0 for entry in self.entries):
             raise DataError("class value 0 is the background and cannot be a class of its own")
 

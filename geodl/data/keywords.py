@@ -38,9 +38,17 @@ CHIP_KEYWORDS = frozenset({"num_workers", "split", "norm_pct"})
 
 
 def check_keywords(
-    given: Mapping[str, Any], known: Collection[str], dataset_type: str
+    given: Mapping[str, Any],
+    known: Collection[str],
+    dataset_type: str,
+    arguments: Collection[str] = (),
 ) -> Mapping[str, Any]:
     """Return ``given`` if a dataset type reads all of it.
+
+    Parameters
+    ----------
+    arguments
+        Names of the function's own arguments, one of which may have been misspelt.
 
     Raises
     ------
@@ -54,5 +62,5 @@ def check_keywords(
                 f"prepare_data: the keyword {name!r} is for {DOCUMENTED[name]}; this data set is "
                 f"{dataset_type}, which takes {', '.join(sorted(known))}. Leave it out."
             )
-    check_known(given, known, f"prepare_data for {dataset_type}")
+    check_known(given, (*arguments, *known), f"prepare_data for {dataset_type}")
     return given

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geodl.base.errors import FormatError, SourceNotFoundError
+from geodl.base.errors import DataWarning, FormatError, SourceNotFoundError
 from geodl.base.files import read_json
 from geodl.formats.base import ESRI_EMD, ESRI_MAP, ESRI_STATS
 from geodl.formats.folder import open_export
@@ -38,8 +39,9 @@ _ROOT_FILES = (ESRI_EMD, ESRI_MAP, ESRI_STATS)
 def infer_dataset_type(path: str | os.PathLike[str], given: str | None = None) -> str:
     """The dataset type of a folder.
 
-    What an export itself says goes before ``given``, except for types that are another use of the
-    same files (super-resolution from ``Export_Tiles``, tracking from ``RCNN_Masks``, ...).
+    What an export itself says goes before ``given``, with a warning where they differ, except for
+    types that are another use of the same files (super-resolution from ``Export_Tiles``, tracking
+    from ``RCNN_Masks``, ...).
 
     Parameters
     ----------
@@ -97,6 +99,13 @@ def _stated(path: Path, given: str | None) -> str:
     emd = read_metadata(path / ESRI_EMD)
     mode = read_metadata(path / ESRI_STATS).get("MetaDataMode") or emd.get("MetaDataMode")
     if isinstance(mode, str) and (given is None or is_export(path)):
+        if given not in (None, mode):
+            warnings.warn(
+                f"dataset_type={given!r} is not used: {path} says of itself that it is {mode}. "
+                "Leave it out, or export in the other format.",
+                DataWarning,
+                stacklevel=4,
+            )
         multidimensional = mode == "RCNN_Masks" and emd.get("IsMultidimensional") is True
         return "PSETAE" if multidimensional else mode
     if given is not None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from geodl.base.errors import ModelDataError
-from geodl.base.options import as_bool, as_int, check_choice, check_known
+from geodl.base.options import arguments_of, as_bool, as_int, check_choice, check_known
 from geodl.bundle.instantiate import NORM_KEY, apply_norm, instantiate
 from geodl.bundle.read import Bundle, read_bundle
 from geodl.bundle.weights import load_matching
@@ -138,6 +138,22 @@ class TorchModel(Packaged, Model):
         self._task = task
         self._record = TrainingRecord()
 
+    def __repr__(self) -> str:
+        contract, rows = self._contract, self._record.rows
+        classes = ", ".join(f"{e.value} {e.name}" for e in contract.classes) or "none"
+        trained = f"{len(rows)} epochs" if rows else "not in this session"
+        if rows:
+            trained += f", valid_loss {rows[-1]['valid_loss']:.4f} in the last"
+        data = "none: for inference only" if self._data is None else str(self._data.path)
+        lines = [
+            f"{type(self).__name__} of {self.kind}",
+            f"  classes  {classes}",
+            f"  input    {contract.inputs} bands, {contract.tile_px} x {contract.tile_px} px",
+            f"  trained  {trained}",
+            f"  data     {data}",
+        ]
+        return "\n".join(lines)
+
     # ---- training
 
     @property
@@ -239,7 +255,7 @@ class TorchModel(Packaged, Model):
         """
         from geodl.models.training import fit_model
 
-        check_known(kwargs, self.fit_keywords, "fit()")
+        check_known(kwargs, (*arguments_of(self.fit), *self.fit_keywords), "fit()")
         iterations = kwargs.get("iters_per_epoch")
         check_choice(monitor, self.available_metrics, "monitor")
         check_choice(checkpoint, (True, False, "all"), "checkpoint")
@@ -303,7 +319,8 @@ class TorchModel(Packaged, Model):
         """
         from geodl.models.drawing import results_figure
 
-        check_known(kwargs, self._task.predict_defaults, "show_results()")
+        known = (*arguments_of(self.show_results), *self._task.predict_defaults)
+        check_known(kwargs, known, "show_results()")
         data = self._need_data("show_results()")
         count = as_int(rows, "rows", minimum=1)
         return show(results_figure(self._net, self._task, data, self._contract, count, kwargs))

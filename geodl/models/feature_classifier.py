@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from geodl.base.errors import OptionError
-from geodl.base.options import as_bool, as_float, as_int, check_known
+from geodl.base.options import arguments_of, as_bool, as_float, as_int, check_known
 from geodl.bundle.read import Bundle
 from geodl.core.blocks import RasterBlock
 from geodl.core.classes import ClassTable
@@ -95,7 +94,7 @@ class FeatureClassifier(ExportsScores, FeatureLayers, TorchModel):
     ) -> None:
         name = type(self).__name__
         check_backend(backend, args, name)
-        check_known(kwargs, inspect.signature(type(self)).parameters, name)
+        check_known(kwargs, arguments_of(type(self)), name)
         parameters = {
             "backbone": check_tile_backbone(backbone or "resnet34"),
             "mixup": as_bool(mixup, "mixup"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geodl.base.errors import ModelDataError, SourceNotFoundError
+from geodl.base.options import as_path
 from geodl.core.blocks import RasterBlock
 from geodl.core.contract import ModelContract
 from geodl.core.detections import Detections
@@ -43,7 +43,7 @@ def read_picture(path: str | os.PathLike[str], contract: ModelContract) -> Raste
     ModelDataError
         It has too few bands.
     """
-    path = Path(path)
+    path = as_path(path, "the image")
     if not path.is_file():
         raise SourceNotFoundError(f"There is no image file {path}.")
     image = read_image(path)

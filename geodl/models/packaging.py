@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 
 from geodl.base.errors import BundleError, OptionError
+from geodl.base.options import as_path
 from geodl.bundle.onnx_file import SUFFIX as ONNX_SUFFIX
 from geodl.bundle.points import ATTRIBUTES_KEY
 from geodl.bundle.raster_functions import raster_function
@@ -35,8 +36,8 @@ def model_folder(model: TorchModel, name_or_path: str | os.PathLike[str]) -> Pat
     OptionError
         No name; or a bare name of a model without data, which has no models folder.
     """
+    path = as_path(name_or_path, "name_or_path")
     text = os.fspath(name_or_path)
-    path = Path(text).expanduser()
     bare = path.parent == Path(".") and not text.startswith(".")
     if not bare:
         path = path.absolute()
@@ -182,9 +183,11 @@ def _optimizer_state(bundle: Bundle) -> dict[str, dict[str, torch.Tensor]]:
 
 def load_into(model: TorchModel, name_or_path: str | os.PathLike[str], *, strict: bool) -> None:
     """Give a model the weights of a package; see :meth:`geodl.models.base.TorchModel.load`."""
-    path = Path(name_or_path).expanduser()
-    if not path.exists() and path.parent == Path(".") and model.data is not None:
-        path = Path(model.data.models_dir) / path.name
+    path = as_path(name_or_path, "name_or_path")
+    if path.parent == Path(".") and model.data is not None:
+        # As save() has it: a bare name is first of all a model of this data.
+        saved = model_folder(model, name_or_path)
+        path = path if path.exists() and not saved.exists() else saved
     bundle = read_bundle(path, verify=False)
     bundle.require_class(type(model).__name__)
     state = bundle.trained_weights()

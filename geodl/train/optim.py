@@ -36,6 +36,10 @@ def group_rates(lr: float | slice, groups: int) -> tuple[float, ...]:
     OptionError
         Not positive numbers, or a slice with a step or without an end.
     """
+    if isinstance(lr, (list, tuple)):
+        raise OptionError(
+            f"lr={lr!r}: for rates that rise through the layers give slice(low, high)."
+        )
     if not isinstance(lr, slice):
         return (_rate(lr, "lr"),) * groups
     if lr.stop is None or lr.step is not None:

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from geodl.base.errors import GeodlError, OptionError, UnknownOptionError
-from geodl.base.options import as_bool, as_float, as_int, check_choice, check_known, nearest
+from geodl.base.options import (
+    arguments_of,
+    as_bool,
+    as_float,
+    as_int,
+    as_path,
+    check_choice,
+    check_known,
+    nearest,
+)
 
 
 def test_unknown_name_is_refused_with_the_nearest_known_one() -> None:
     with pytest.raises(UnknownOptionError, match=r"context has no option 'cellsize'.*'cellSize'"):
         check_known({"cellsize": 1}, ["cellSize", "extent"], "context")
+
+
+def test_a_misspelt_argument_of_a_function_with_keywords_is_answered_with_the_right_one() -> None:
+    def fit(epochs: int, *args: int, lr: float = 0.1, **kwargs: int) -> None: ...
+
+    assert arguments_of(fit) == ["epochs", "lr"]
+    with pytest.raises(UnknownOptionError, match=r"'epoch'\. Did you mean 'epochs'"):
+        check_known({"epoch": 1}, arguments_of(fit), "fit()")
+
+
+def test_paths_are_text_or_paths_and_nothing_else() -> None:
+    assert as_path("~/x", "path") == Path.home() / "x"
+    for wrong in (None, 5, ["x"]):
+        with pytest.raises(OptionError, match=r"working_dir=.* is no path"):
+            as_path(wrong, "working_dir")
 
 
 def test_unknown_name_lists_all_known_ones() -> None:

@@ -590,3 +590,10 @@ def test_eight_small_chips_are_prepared_in_a_fifth_of_a_second(make_export, mode
         prepare_data(folder)
         seconds.append(time.process_time() - start)
     assert min(seconds) < 0.2
+
+
+def test_a_misspelt_argument_is_answered_with_the_right_one(make_export):
+    with pytest.raises(UnknownOptionError, match=r"'chipsize'\. Did you mean 'chip_size'"):
+        prepare_data(make_export(), chipsize=32)
+    with pytest.raises(OptionError, match="working_dir=5 is no path"):
+        prepare_data(make_export("other"), working_dir=5)

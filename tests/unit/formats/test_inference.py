@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from geodl.base.errors import FormatError, SourceNotFoundError
+from geodl.base.errors import DataWarning, FormatError, SourceNotFoundError
 from geodl.formats.inference import infer_dataset_type
 from geodl.testing.datasets import write_root_files
 
@@ -20,7 +20,8 @@ def test_an_export_says_itself_what_it_is(tmp_path, mode):
 @pytest.mark.parametrize("given", ["PASCAL_VOC_rectangles", "PointCloud", "WNet_cGAN"])
 def test_an_export_goes_before_what_the_caller_says(tmp_path, given):
     write_root_files(tmp_path, "Classified_Tiles")
-    assert infer_dataset_type(tmp_path, given) == "Classified_Tiles"
+    with pytest.warns(DataWarning, match=f"'{given}' is not used: .* it is Classified_Tiles"):
+        assert infer_dataset_type(tmp_path, given) == "Classified_Tiles"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from geodl.base.errors import (
     OfflineWarning,
     OptionError,
     OutputExistsError,
+    SourceNotFoundError,
     TrainingError,
     UnknownOptionError,
 )
@@ -419,6 +420,35 @@ def test_save_refuses_by_name(trained, tmp_path, options, error, text):
     with pytest.raises(error, match=text):
         trained.save(**{"name_or_path": tmp_path / "m", **options})
     assert not list(tmp_path.iterdir())
+
+
+def test_paths_that_are_none_and_misspelt_arguments_are_refused_by_name(trained):
+    for wrong in (trained.save, trained.load, UnetClassifier.from_model):
+        with pytest.raises(OptionError, match="is no path"):
+            wrong(None)
+    with pytest.raises(UnknownOptionError, match="Did you mean 'epochs'"):
+        trained.fit(1, 0.001, epoch=3)
+    with pytest.raises(UnknownOptionError, match="Did you mean 'rows'"):
+        trained.show_results(row=3)
+
+
+def test_a_bare_name_is_a_model_of_the_data_whatever_lies_in_the_working_folder(
+    data, tmp_path, monkeypatch
+):
+    model = make(data)
+    model.save("trees", compute_metrics=False)
+    (tmp_path / "trees").mkdir()
+    monkeypatch.chdir(tmp_path)
+    model.load("trees")
+    with pytest.raises(SourceNotFoundError, match=r"models.oaks"):
+        model.load("oaks")
+
+
+def test_a_model_shows_itself_in_a_notebook(trained):
+    text = repr(trained)
+    assert "UnetClassifier of pixels" in text
+    assert "3 roof, 7 tree" in text
+    assert "4 epochs, valid_loss" in text
 
 
 def test_save_leaves_a_folder_of_something_else(trained, tmp_path):

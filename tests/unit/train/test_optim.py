@@ -25,7 +25,7 @@ def test_a_slice_with_an_end_only_gives_earlier_groups_a_tenth():
     assert group_rates(slice(0.01), 3) == pytest.approx((0.001, 0.001, 0.01))
 
 
-@pytest.mark.parametrize("lr", [0, -1.0, "fast", slice(None), slice(0, 1), slice(1, 2, 3)])
+@pytest.mark.parametrize("lr", [0, -1.0, "fast", slice(None), slice(0, 1), slice(1, 2, 3), [1, 2]])
 def test_rates_that_are_none_are_refused(lr):
     with pytest.raises(OptionError, match="lr"):
         group_rates(lr, 2)
