@@ -98,7 +98,7 @@ def classify_points(
     model
         A trained object, a ``.emd`` or ``.dlpk`` file, or the folder that ``save`` returned.
     output
-        ``.las`` or ``.laz`` for one file; a folder for several, which takes a copy of each. Only
+        ``.las`` or ``.laz`` for one file; or a folder, which takes a copy of each. Only
         class codes differ from the input: header, records, order and all other dimensions are the
         same bit for bit. A COPC file stays one under a name in ``.copc.laz``, else it becomes a
         LAZ file of the same order.
@@ -115,6 +115,10 @@ def classify_points(
         outside the bounds of the cloud have 0.
     client
         A Dask client; None takes the active one, or this process.
+    progress
+        Show a bar, the plan before the run and the speed after it.
+    overwrite
+        Replace a finished product; begin anew where an unfinished run has other settings.
     future
         Return at once a future with ``progress``; ``cancel()`` leaves the run resumable.
     estimate
@@ -122,7 +126,8 @@ def classify_points(
 
     Returns
     -------
-    The result as :func:`geodl.open_points` opens it; ``.attrs["path"]`` says where it is.
+    The result as :func:`geodl.open_points` opens it, files in the order of ``points``;
+    ``.attrs["path"]`` says where it is.
 
     Raises
     ------
@@ -146,17 +151,20 @@ def classify_points(
         "client": client,
     }
     product = _product(cloud, output, overwrite=overwrite, check=not estimate)
-    suffix = product.path.suffix.lower() if len(cloud.files) == 1 else ""
+    suffix = product.path.suffix.lower()
+    suffix = suffix if suffix in SUFFIXES else ""
     if estimate:
         with _prepared(cloud, model, suffix=suffix, **options) as job:
             hours: Any = estimated_point_hours(job)
             return hours
 
     def make(handle: RunFuture | None) -> Any:
+        targets = copy_targets(cloud, product.path)
         with _prepared(cloud, model, suffix=suffix, **options) as job:
-            check_targets(cloud, copy_targets(cloud, product.path), job.rules)
+            check_targets(cloud, targets, job.rules)
             run_points(job, product, client=client, progress=progress, future=handle)
-        found = open_points(product.path)
+        # In the order of the input, whatever else lies in the folder.
+        found = open_points(targets)
         found.attrs["path"] = str(product.path)
         return found
 
@@ -235,22 +243,26 @@ def _codes(given: Any, name: str) -> tuple[int, ...] | None:
 def _product(
     cloud: Cloud, output: str | os.PathLike[str], *, overwrite: bool, check: bool
 ) -> Product:
+    if not isinstance(output, (str, os.PathLike)) or "://" in os.fspath(output):
+        raise OptionError(
+            f"output={output!r} is no path on this machine; copies are written there."
+        )
     path = Path(os.path.abspath(os.path.expanduser(output)))
-    if len(cloud.files) > 1:
-        if path.suffix.lower() in SUFFIXES:
-            raise OptionError(
-                f"output={str(output)!r}: {len(cloud.files)} files are classified into a copy of "
-                "each; name a folder."
-            )
-    else:
+    one = path.suffix.lower() in SUFFIXES
+    if one and len(cloud.files) > 1:
+        raise OptionError(
+            f"output={str(output)!r}: {len(cloud.files)} files are classified into a copy of "
+            "each; name a folder."
+        )
+    if not one and len(cloud.files) == 1 and path.suffix and not path.is_dir():
         check_choice(path.suffix.lower(), SUFFIXES, f"output {path.name}: the suffix")
     if not path.parent.is_dir():
         raise OutputError(f"The folder {path.parent} of output does not exist; make it first.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError(f"The folder {path.parent} cannot be written; choose another.")
     product = Product(path, overwrite)
-    finished = path.exists() and not (path.is_dir() and product.run_folder.exists())
-    if check and finished and not overwrite:
+    unfinished = path.is_dir() and (product.run_folder.exists() or not any(path.iterdir()))
+    if check and path.exists() and not unfinished and not overwrite:
         raise OutputExistsError(
             f"{path} exists already; pass overwrite=True to replace it, or another output."
         )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from geodl.base.errors import OptionError
-from geodl.io.cloud import Cloud
+from geodl.io.cloud import SUFFIXES, Cloud
 from geodl.io.copc import read_octree
 from geodl.io.las_copy import check_copy, copy_cloud, most_code, with_values
 from geodl.io.las_file import LasFile
@@ -113,7 +113,7 @@ def check_targets(cloud: Cloud, targets: Sequence[Path], rules: ClassRules) -> N
 
 def copy_targets(cloud: Cloud, product: Path) -> list[Path]:
     """Where the copy of each file goes: the product, or files of their names inside it."""
-    if len(cloud.files) == 1:
+    if product.suffix.lower() in SUFFIXES:
         return [product]
     stems = [file.location.stem for file in cloud.files]
     targets = []

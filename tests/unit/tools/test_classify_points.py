@@ -108,6 +108,13 @@ def test_several_files_are_one_cloud(cloud: Path, model: Path, whole: Path, tmp_
     assert result.attrs["path"] == str(tmp_path / "out")
     np.testing.assert_array_equal(codes(tmp_path / "out" / "one.laz"), codes(whole)[~second])
     np.testing.assert_array_equal(codes(tmp_path / "out" / "two.las"), codes(whole)[second])
+    # In the order of the list, whatever else lies in the folder.
+    (tmp_path / "back").mkdir()
+    back = classify_points(files[::-1], model, tmp_path / "back", progress=False)
+    np.testing.assert_array_equal(back.x, geodl.open_points(files[::-1]).x)
+    (tmp_path / "back" / "other.las").write_bytes(b"")
+    again = classify_points(files, model, tmp_path / "back", overwrite=True, progress=False)
+    np.testing.assert_array_equal(again.x, geodl.open_points(files).x)
     with pytest.raises(OptionError, match="name a folder"):
         classify_points(files, model, tmp_path / "out.laz")
 
@@ -190,6 +197,19 @@ def test_what_stands_there_is_not_replaced_unasked(
         classify_points(path, model, path, overwrite=True, progress=False)
     with pytest.raises(OptionError, match="suffix"):
         classify_points(cloud, model, tmp_path / "a.tif", progress=False)
+
+
+def test_a_folder_takes_the_copy_of_one_file_too(
+    cloud: Path, model: Path, whole: Path, tmp_path: Path
+) -> None:
+    found = classify_points(cloud, model, tmp_path / "classified", progress=False)
+    assert found.attrs["path"] == str(tmp_path / "classified")
+    np.testing.assert_array_equal(codes(tmp_path / "classified" / cloud.name), codes(whole))
+    with pytest.raises(OutputExistsError):
+        classify_points(cloud, model, tmp_path / "classified", progress=False)
+    for wrong in (None, 3, "s3://bucket/a.laz"):
+        with pytest.raises(OptionError, match="no path"):
+            classify_points(cloud, model, wrong)  # type: ignore[arg-type]
 
 
 def test_the_manifest_tells_what_was_done(whole: Path, cloud: Path) -> None:
