@@ -32,6 +32,10 @@ _MOVING = frozenset(
 )  # fmt: skip
 # LAS 1.4 holds what filters add; PDAL builds without LASzip write no LAZ.
 _WRITER = {"type": "writers.las", "minor_version": 4, "extra_dims": "all", "forward": "all"}
+# The steps of metres are too coarse for degrees.
+_FINE = {"forward": "header,vlr"} | {
+    f"{what}_{axis}": "auto" for what in ("scale", "offset") for axis in "xyz"
+}
 # Point formats without the waveforms that PDAL does not write.
 _PLAIN = {4: 1, 5: 3, 9: 6, 10: 8}
 
@@ -87,7 +91,7 @@ def _jobs(
     # Checked here first; PDAL would decode whatever a header says.
     file = open_las(place)
     own = _PLAIN.get(file.layout.format_id, file.layout.format_id)
-    if file.count <= TILE_POINTS or any(stage["type"] in _MOVING for stage in stages):
+    if file.count <= TILE_POINTS or _moves(stages):
         reader = _reader(place.text)
         if place.kind != "local":
             reader = {"type": "readers.copc", "filename": place.text}
@@ -101,6 +105,10 @@ def _jobs(
             {"type": "filters.range", "limits": f"X[{x0!r}:{x1!r}],Y[{y0!r}:{y1!r}]"},
         ]
         yield f"_{piece.path.stem}", partial(_piece, piece.path, place.text, chain, own)
+
+
+def _moves(stages: Sequence[Mapping[str, Any]]) -> bool:
+    return any(stage["type"] in _MOVING for stage in stages)
 
 
 def _reader(path: str) -> dict[str, Any]:
@@ -157,6 +165,8 @@ def _one(
 ) -> None:
     """Run reader and filters, and write what they give in a point format."""
     writer = {**_WRITER, "dataformat_id": own, "filename": str(target)}
+    if _moves(chain):
+        writer |= _FINE
     text = json.dumps({"pipeline": [*chain, writer]})
     problem = run(text)
     if problem is not None or not (may_be_empty or target.exists()):
@@ -164,8 +174,12 @@ def _one(
 
 
 def _by_program(program: str, text: str) -> str | None:
+    # In a stream the writer sees no extent, and takes the first point for "auto".
     done = subprocess.run(
-        [program, "pipeline", "--stdin"], input=text.encode(), capture_output=True, check=False
+        [program, "pipeline", "--nostream", "--stdin"],
+        input=text.encode(),
+        capture_output=True,
+        check=False,
     )
     if done.returncode == 0:
         return None

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import laspy
 import numpy as np
+import pyproj
 import pytest
-from pyproj import CRS
 
 import geodl
 from geodl.base.errors import SourceError
@@ -32,7 +32,7 @@ def test_ground_is_found_by_a_filter_of_pdal(tmp_path: Path) -> None:
     ]
     points = geodl.open_points(tmp_path, pipeline=stages).compute()
     assert points.sizes["point"] == 8000
-    assert points.geodl.crs == CRS.from_epsg(32633)
+    assert points.geodl.crs == pyproj.CRS.from_epsg(32633)
     truth, found = points.Truth.values, points.classification.values
     assert (found[truth == 2] == 2).mean() > 0.9
     assert (found[truth == 6] == 2).mean() < 0.1
@@ -77,3 +77,17 @@ def test_a_large_file_runs_tile_by_tile_with_the_same_result(
     )
     assert "files" not in moved.attrs
     assert moved.sizes == {"point": 9000}
+
+
+@needs_pdal
+def test_points_that_move_to_degrees_keep_their_digits(tmp_path: Path) -> None:
+    path = make_cloud(tmp_path / "a.las", points=300)
+    moved = geodl.open_points(
+        path, pipeline=[{"type": "filters.reprojection", "out_srs": "EPSG:4326"}]
+    )
+    own = geodl.open_points(path)
+    to_degrees = pyproj.Transformer.from_crs(32633, 4326, always_xy=True)
+    x, y = to_degrees.transform(own.x.values, own.y.values)
+    np.testing.assert_allclose(moved.x, x, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(moved.y, y, rtol=0, atol=1e-8)
+    assert moved.geodl.crs.to_epsg() == 4326
