@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import dask.base
 import numpy as np
 import xarray as xr
+from dask.highlevelgraph import MaterializedLayer
 
 from geodl.base.errors import GeodlError, SourceError
 from geodl.core.blocks import RasterBlock
@@ -164,11 +166,17 @@ def open_array(
     Raises
     ------
     SourceError
-        Dimensions that make no raster, unevenly spaced coordinates, or a dtype that is no number.
+        Dimensions that make no raster, unevenly spaced coordinates, a dtype that is no number, or
+        chunks that a cluster holds.
     """
     label = name or f"the array {array.name!r}"
     if array.dtype.kind not in "biufc":
         raise SourceError(f"{label} holds {array.dtype} values; a raster needs numbers.")
+    if _on_cluster(array):
+        raise SourceError(
+            f"{label} was persisted on a Dask cluster, whose tasks cannot read it by windows. Give "
+            "it as it was before persist(), or write it with .to_zarr() and give the store."
+        )
     y, x = spatial_axes(array)
     ordered = _band_first(array, y, x, label)
     grid, flipped = array_grid(ordered, y, x, label, assume_crs)
@@ -187,6 +195,17 @@ def open_array(
         block_shape=_block_shape(ordered),
         spool=None if ordered.chunks is None else ChunkSpool(),
     )
+
+
+def _on_cluster(array: xr.DataArray) -> bool:
+    """Whether chunks are results that a ``distributed`` cluster holds."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None or array.chunks is None:
+        return False
+    layers = array.data.__dask_graph__().layers.values()
+    # Other layers make their tasks when they are asked for them, and hold no results.
+    kept = (layer for layer in layers if isinstance(layer, MaterializedLayer) and len(layer))
+    return any(isinstance(next(iter(layer.values())), distributed.Future) for layer in kept)
 
 
 def _touched(sizes: tuple[int, ...], part: slice) -> list[tuple[int, slice]]:

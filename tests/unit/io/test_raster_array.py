@@ -238,3 +238,11 @@ def test_an_array_that_cannot_be_computed_names_itself(noise):
     with pytest.raises(SourceError, match=r"scene.*disk gone"):
         open_source(raster(lazy)).read(Window(row=0, col=0, height=2, width=2))
     assert dask.is_dask_collection(lazy)
+
+
+def test_an_array_that_a_cluster_holds_is_refused(noise, workers):
+    lazy = raster(da.from_array(noise(1, 4, 4), chunks=2))
+    held = workers.persist(lazy)
+    with pytest.raises(SourceError, match=r"scene.*persisted on a Dask cluster"):
+        open_source(held + 1)
+    open_source(lazy)
