@@ -19,7 +19,7 @@ from geodl.base.errors import DataWarning, OptionError, SourceError, SourceNotFo
 from geodl.base.options import as_float
 from geodl.core.points import Bounds
 from geodl.io.copc import nodes_in, overlap, read_octree, within
-from geodl.io.crs import crs_label, same_crs, transform_bounds
+from geodl.io.crs import crs_label, same_crs, transform_bounds, vertical_unit
 from geodl.io.las_file import PART_POINTS, LasFile, PointPart, open_las, read_bytes
 from geodl.io.locations import Location, locate
 from geodl.io.manifest import manifest_path
@@ -108,7 +108,7 @@ class Cloud:
         records = file.read(part)
         xyz = file.xyz(records)
         index = np.arange(part.first, part.first + part.count, dtype=np.int64)
-        _reproject(xyz, file.crs, self.crs)
+        _reproject(xyz, file, self.crs)
         if self.bounds is not None and not part.whole:
             keep = _closed(xyz, self.bounds)
             if not keep.all():
@@ -312,6 +312,15 @@ def _warn_of_others(files: Sequence[LasFile], crs: str) -> None:
             DataWarning,
             stacklevel=3,
         )
+    units = {unit: file.name for file in files if (unit := vertical_unit(file.crs)) is not None}
+    if len(units) > 1:
+        (one, first), (other, second) = list(units.items())[:2]
+        warnings.warn(
+            f"Heights of {first} are in {one}, those of {second} in {other}; they stay as they "
+            "are. Open the files apart, or bring them into one unit.",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def _bounds_in(file: LasFile, crs: str | None) -> Bounds:
@@ -325,11 +334,18 @@ def _transformer(source: str, target: str) -> pyproj.Transformer:
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
-def _reproject(xyz: np.ndarray, source: str | None, target: str | None) -> None:
-    """Bring x and y to another CRS, in place; heights stay as they are."""
-    if source is None or target is None or same_crs(source, target):
+def _reproject(xyz: np.ndarray, file: LasFile, target: str | None) -> None:
+    """Bring x and y to another CRS, in place; heights stay as they are. Raises SourceError."""
+    if file.crs is None or target is None or same_crs(file.crs, target):
         return
-    xyz[:, 0], xyz[:, 1] = _transformer(source, target).transform(xyz[:, 0], xyz[:, 1])
+    move = _transformer(file.crs, target).transform
+    xyz[:, 0], xyz[:, 1] = move(xyz[:, 0], xyz[:, 1])
+    lost = len(xyz) - int(np.isfinite(xyz[:, :2]).all(axis=1).sum())
+    if lost:
+        raise SourceError(
+            f"{file.name}: {lost} of {len(xyz)} points in {crs_label(file.crs)} have no place in "
+            f"{crs_label(target)}, that of the first file; open this file alone."
+        )
 
 
 def _closed(xyz: np.ndarray, bounds: Bounds) -> np.ndarray:

@@ -119,6 +119,13 @@ def metres_per_unit(crs: str) -> float:
     return float(known.axis_info[0].unit_conversion_factor) if known.axis_info else 1.0
 
 
+@functools.lru_cache(maxsize=256)
+def vertical_unit(crs: str | None) -> str | None:
+    """Name of the unit of heights, ``US survey foot`` for example; None where it is not stated."""
+    axes = [] if crs is None else pyproj.CRS(crs).axis_info
+    return next((axis.unit_name for axis in axes if axis.direction in ("up", "down")), None)
+
+
 def reference_metres(reference: Any) -> float:
     """Metres per unit of an Esri ``spatialReference`` object; 1 where it states nothing usable."""
     if not isinstance(reference, dict):

@@ -253,6 +253,21 @@ def test_a_folder_is_one_cloud_in_one_crs(tmp_path: Path) -> None:
     assert listed.geodl.crs == CRS.from_epsg(32632)
 
 
+def test_points_that_have_no_place_in_the_clouds_crs_are_named(tmp_path: Path) -> None:
+    make_cloud(tmp_path / "a.las", points=20)
+    make_cloud(tmp_path / "b.las", points=20, crs=4326)
+    cloud = geodl.open_points(tmp_path)
+    with pytest.raises(SourceError, match=r"b\.las: 20 of 20 points in EPSG:4326"):
+        cloud.x.compute()
+
+
+def test_heights_in_different_units_are_told(tmp_path: Path) -> None:
+    make_cloud(tmp_path / "a.las", points=20, crs="EPSG:32633+5703")
+    make_cloud(tmp_path / "b.las", points=20, crs="EPSG:32633+6360")
+    with pytest.warns(DataWarning, match="in metre, those of .* in US survey foot"):
+        geodl.open_points(tmp_path)
+
+
 def test_files_without_a_crs_take_that_of_the_others(tmp_path: Path) -> None:
     make_cloud(tmp_path / "a.las", points=10, crs=None)
     assert geodl.open_points(tmp_path / "a.las").geodl.crs is None
