@@ -62,7 +62,12 @@ def class_value(name: str, classes: ClassTable, where: str) -> int:
         if entry.name.strip() == name:
             return entry.value
     known = ", ".join(f"{entry.value} ({entry.name})" for entry in classes)
-    raise FormatError(f"{where} has the class {name!r}; the export's classes are {known}.")
+    remedy = (
+        "Value 0 is the background: export that class with another one."
+        if value == 0
+        else ("Correct the label, or add the class to the export's metadata.")
+    )
+    raise FormatError(f"{where} has the class {name!r}; the export's classes are {known}. {remedy}")
 
 
 def edge(text: str, side: str, where: str) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from geodl.base.errors import DataError, FormatError, OptionError, SourceNotFoundError
+from geodl.base.errors import DataError, DataWarning, FormatError, OptionError, SourceNotFoundError
 from geodl.base.files import read_json
 from geodl.base.options import as_float, as_int
 from geodl.core.classes import ClassTable
@@ -33,6 +34,12 @@ from geodl.io.crs import reference_metres
 # Dataset types that are another use, or another spelling, of a chip format.
 CHIPS_AS = {"3DRCNet": "Classified_Tiles", "Labelled_Tiles": "Labeled_Tiles"}
 IMAGE_SPACES = ("MAP_SPACE", "IMAGE_SPACE", "PIXEL_SPACE")
+
+
+# What value 0 is called where it is no class: letters and digits alone, lower case.
+_BACKGROUND_NAMES = frozenset(
+    {"", "0", "background", "nodata", "none", "null", "other", "unclassified"}
+)
 
 
 def open_export(path: str | os.PathLike[str], dataset_type: str | None = None) -> ChipFolder:
@@ -180,10 +187,30 @@ def _classes(path: Path, stats: Mapping[str, Any], emd: Mapping[str, Any]) -> Cl
         if not all(isinstance(entry, dict) for entry in entries):
             raise FormatError(f"{path / name}: an entry of Classes is not a JSON object.")
         try:
-            return ClassTable.from_json(entries)
+            table = ClassTable.from_json(entries)
         except DataError as error:
             raise FormatError(f"{path / name}: {error}") from error
+        _say_named_background(entries, path / name)
+        return table
     return None
+
+
+def _say_named_background(entries: Sequence[Mapping[str, Any]], where: Path) -> None:
+    """Warn where value 0, which is the background, was exported as a class with a name."""
+    for entry in entries:
+        value, label = (entry.get(short, entry.get(f"Class{short}")) for short in ("Value", "Name"))
+        if value is not None and int(value) == 0 and _is_class_name(label):
+            warnings.warn(
+                f"{where}: the class of value 0, {label!r}, is the background here, and is not "
+                "found as a class. Export it with another value if it is one.",
+                DataWarning,
+                stacklevel=6,
+            )
+
+
+def _is_class_name(label: Any) -> bool:
+    plain = "".join(c for c in str(label or "").lower() if c.isalnum())
+    return plain not in _BACKGROUND_NAMES
 
 
 def _band_names(emd: Mapping[str, Any], bands: int) -> tuple[str, ...]:

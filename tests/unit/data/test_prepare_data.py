@@ -597,3 +597,14 @@ def test_a_misspelt_argument_is_answered_with_the_right_one(make_export):
         prepare_data(make_export(), chipsize=32)
     with pytest.raises(OptionError, match="working_dir=5 is no path"):
         prepare_data(make_export("other"), working_dir=5)
+
+
+def test_a_class_of_value_0_is_said_to_be_the_background(make_export):
+    export = make_export(mode="Classified_Tiles", classes=((0, "water"), (1, "tree")))
+    with pytest.warns(DataWarning, match=r"definition\.emd: the class of value 0, 'water'"):
+        assert prepare_data(export).classes == ["tree"]
+    nothing = make_export("plain", mode="Classified_Tiles", classes=((0, "No Data"), (1, "tree")))
+    assert prepare_data(nothing).classes == ["tree"]
+    boxes = make_export("boxes", classes=((0, "Background"), (1, "tree")))
+    with pytest.raises(FormatError, match=r"000\.xml.*'0'.*export that class with another"):
+        prepare_data(boxes).train_ds.store[0]
