@@ -135,7 +135,8 @@ def _gather(
     deadline = time.monotonic() + patience_s
     while left and time.monotonic() < deadline:
         try:
-            done = wait(left, timeout=_LOOK_EVERY_S, return_when="FIRST_COMPLETED").done
+            with client.as_current():
+                done = wait(left, timeout=_LOOK_EVERY_S, return_when="FIRST_COMPLETED").done
         except TimeoutError:
             done = set()
         for future in done:

@@ -45,7 +45,8 @@ def run_on_client(
     prefix = f"geodl_{name}_{ledger.fingerprint[:8]}"
     live = LiveRun(client, prefix, name, summary.total, summary.done, pixels, workers)
     pending: dict[Any, Spec] = {}
-    waiting = as_completed(with_results=False)
+    # The client that was given need not be the active one.
+    waiting = as_completed(with_results=False, loop=client.loop)
     attempt = os.urandom(3).hex()
     packed = pack(task)
 
