@@ -139,7 +139,7 @@ def objects_word(value: dict[str, Any]) -> str:
 def expected(found: Any) -> dict[str, Any] | None:
     """What ``--estimate`` or ``--dry-run`` gave; None for the result of a run."""
     from geodl.tools.label_job import LabelPlan
-    from geodl.tools.preview import RunPlan
+    from geodl.tools.preview import PointRunPlan, RunPlan
 
     if isinstance(found, float):
         return {"worker_hours": found}
@@ -148,9 +148,8 @@ def expected(found: Any) -> dict[str, Any] | None:
         hours = [plan["worker_hours"] for plan in plans if plan["worker_hours"] is not None]
         text = "\n".join(map(str, found))
         return {"plan": text, "plans": plans, "worker_hours": sum(hours)}
-    return (
-        {"plan": str(found), **found.to_json()} if isinstance(found, RunPlan | LabelPlan) else None
-    )
+    plan = isinstance(found, RunPlan | LabelPlan | PointRunPlan)
+    return {"plan": str(found), **found.to_json()} if plan else None
 
 
 def expectation(value: dict[str, Any]) -> str:

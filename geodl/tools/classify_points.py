@@ -19,9 +19,10 @@ from geodl.io.points import cloud_of
 from geodl.runtime.connect import chosen_client
 from geodl.runtime.future import RunFuture, start
 from geodl.runtime.ledger import Ledger
+from geodl.runtime.report import check_report, reported
 from geodl.tools.open_points import open_points
 from geodl.tools.point_copies import ClassRules, check_targets, copy_targets, write_copies
-from geodl.tools.point_job import PointRun, estimated_point_hours, matched, run_points
+from geodl.tools.point_job import PointRun, estimated_point_hours, matched, point_plan, run_points
 from geodl.tools.product import Product
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def classify_points(
     overwrite: bool = False,
     future: bool = False,
     estimate: bool = False,
+    dry_run: bool = False,
+    report: str | os.PathLike[str] | None = None,
 ) -> xr.Dataset:
     """Classify every point of a cloud.
 
@@ -106,7 +109,8 @@ def classify_points(
         Side of the tiles and what is seen around them, in units of the CRS. By default tiles of
         about two million points or less, and the side of a block.
     classes
-        Which points change: None all; a list of present codes only those; or a dict with the lists
+        Which points change: None all; a list of present codes (or ``"2,5"``) only those; or a
+        dict with the lists
         ``overwrite`` and ``keep`` (present codes that may, or must not, be replaced) and ``write``
         (codes that may be given).
     confidence, probabilities
@@ -123,6 +127,10 @@ def classify_points(
         Return at once a future with ``progress``; ``cancel()`` leaves the run resumable.
     estimate
         Return the expected worker-hours as a float instead.
+    dry_run
+        Only say what would be done: a :class:`geodl.tools.preview.PointRunPlan`.
+    report
+        ``.html`` page to write on what the client's workers did and when.
 
     Returns
     -------
@@ -153,14 +161,19 @@ def classify_points(
     product = _product(cloud, output, overwrite=overwrite, check=not estimate)
     suffix = product.path.suffix.lower()
     suffix = suffix if suffix in SUFFIXES else ""
-    if estimate:
+    targets = copy_targets(cloud, product.path)
+    if estimate or dry_run:
         with _prepared(cloud, model, suffix=suffix, **options) as job:
-            hours: Any = estimated_point_hours(job)
-            return hours
+            check_targets(cloud, targets, job.rules)
+            expected: Any = point_plan(job, product.path) if dry_run else estimated_point_hours(job)
+            return expected
+    page = check_report(client, report)
 
     def make(handle: RunFuture | None) -> Any:
-        targets = copy_targets(cloud, product.path)
-        with _prepared(cloud, model, suffix=suffix, **options) as job:
+        with (
+            _prepared(cloud, model, suffix=suffix, **options) as job,
+            reported(client, page),
+        ):
             check_targets(cloud, targets, job.rules)
             run_points(job, product, client=client, progress=progress, future=handle)
         # In the order of the input, whatever else lies in the folder.
@@ -235,7 +248,12 @@ def class_rules(
 def _codes(given: Any, name: str) -> tuple[int, ...] | None:
     if given is None:
         return None
-    if isinstance(given, (str, bytes)) or not isinstance(given, (Sequence, set, frozenset)):
+    if isinstance(given, str):
+        # As on a command line: 2,5
+        given = [part for part in given.split(",") if part.strip()]
+    if isinstance(given, int) and not isinstance(given, bool):
+        given = [given]
+    if isinstance(given, bytes) or not isinstance(given, (Sequence, set, frozenset)):
         raise OptionError(f"classes: {name}={given!r} is no list of class codes.")
     return tuple(sorted(as_int(code, f"classes: {name}", minimum=0) for code in given))
 

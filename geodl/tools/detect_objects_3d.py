@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geodl.base.errors import OptionError
 from geodl.core.classes import ClassTable
 from geodl.core.oriented import OrientedBoxes
 from geodl.core.points import PointPlan
@@ -21,8 +22,9 @@ from geodl.ops.boxes3d import footprints, suppress_oriented
 from geodl.runtime.connect import chosen_client
 from geodl.runtime.future import RunFuture, start
 from geodl.runtime.ledger import Ledger
+from geodl.runtime.report import check_report, reported
 from geodl.tasks.objects import as_share
-from geodl.tools.point_job import PointRun, estimated_point_hours, matched, run_points
+from geodl.tools.point_job import PointRun, estimated_point_hours, matched, point_plan, run_points
 from geodl.tools.product import Product
 
 if TYPE_CHECKING:
@@ -81,6 +83,8 @@ def detect_objects_3d(
     overwrite: bool = False,
     future: bool = False,
     estimate: bool = False,
+    dry_run: bool = False,
+    report: str | os.PathLike[str] | None = None,
 ) -> GeoDataFrame:
     """Find objects among the points of a cloud.
 
@@ -114,6 +118,10 @@ def detect_objects_3d(
         Return at once a future with ``progress``; ``cancel()`` leaves the run resumable.
     estimate
         Return the expected worker-hours as a float instead.
+    dry_run
+        Only say what would be done: a :class:`geodl.tools.preview.PointRunPlan`.
+    report
+        ``.html`` page to write on what the client's workers did and when.
 
     Returns
     -------
@@ -141,6 +149,8 @@ def detect_objects_3d(
         "buffer": buffer,
         "client": client,
     }
+    if not isinstance(output, (str, os.PathLike)):
+        raise OptionError(f"output={output!r} is no path; name the file to write.")
     if estimate:
         with _prepared(points, model, **options) as job:
             hours: Any = estimated_point_hours(job)
@@ -148,9 +158,14 @@ def detect_objects_3d(
     product = Product.at(
         output, suffixes=FEATURE_SUFFIXES, default_stem="objects", gis=None, overwrite=overwrite
     )
+    if dry_run:
+        with _prepared(points, model, **options) as job:
+            plan: Any = point_plan(job, product.path)
+            return plan
+    page = check_report(client, report)
 
     def make(handle: RunFuture | None) -> Any:
-        with _prepared(points, model, **options) as job:
+        with _prepared(points, model, **options) as job, reported(client, page):
             return run_points(job, product, client=client, progress=progress, future=handle)
 
     # With future=True a RunFuture, as documented.

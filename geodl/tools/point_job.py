@@ -15,12 +15,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from geodl.base.errors import ModelDataError
 from geodl.base.files import sha256_json
 from geodl.base.options import as_float
 from geodl.bundle import ModelRef, load_model, resolve_model
 from geodl.core.contract import ModelContract
-from geodl.core.points import PointInput, PointPlan
+from geodl.core.points import PointInput, PointPlan, lattice_index
 from geodl.infer.points import needed_dimensions
 from geodl.io.cloud import Cloud
 from geodl.io.manifest import write_manifest
@@ -31,6 +33,7 @@ from geodl.runtime.ledger import Ledger
 from geodl.runtime.run import RunSummary, run_blocks
 from geodl.tools.device import run_device
 from geodl.tools.inference import kept_model, worker_count
+from geodl.tools.preview import PointRunPlan
 from geodl.tools.product import Product
 
 # Points of a tile with its buffer, as far as the density of the whole cloud tells; up to three
@@ -304,6 +307,29 @@ def estimated_point_hours(job: PointRun) -> float:
             task.compute(spec, loaded)
             per_point_s += (time.perf_counter() - started) / max(1, len(loaded))
     return per_point_s * cloud.count / 3600
+
+
+def point_plan(job: PointRun, output: Path) -> PointRunPlan:
+    """What a run will do."""
+    cloud, size = job.cloud, job.size
+    extent = cloud.extent if cloud.count else None
+    tiles = 0
+    if extent is not None:
+        columns, rows = (
+            lattice_index(np.array(ends), size) for ends in (extent[0::2], extent[1::2])
+        )
+        tiles = int((columns[1] - columns[0] + 1) * (rows[1] - rows[0] + 1))
+    return PointRunPlan(
+        tool=job.settings["tool"],
+        source=cloud.name,
+        output=str(output),
+        files=len(cloud.files),
+        points=cloud.count,
+        tiles=tiles,
+        tile_size=size,
+        buffer=job.buffer,
+        worker_hours=estimated_point_hours(job),
+    )
 
 
 def point_manifest(

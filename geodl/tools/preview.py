@@ -82,6 +82,43 @@ class RunPlan:
         return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class PointRunPlan:
+    """A run over points on paper.
+
+    Parameters
+    ----------
+    tool, source, output
+        What runs, over what, and where the product goes.
+    tiles
+        At most; those without a point are not run.
+    tile_size, buffer
+        In units of the CRS.
+    worker_hours
+        From one part and one tile, each timed.
+    """
+
+    tool: str
+    source: str
+    output: str
+    files: int
+    points: int
+    tiles: int
+    tile_size: float
+    buffer: float
+    worker_hours: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.tool} of {self.source}: {self.points} points in {self.files} files, at most "
+            f"{self.tiles} tiles of {self.tile_size:g} units (buffer {self.buffer:g}), to "
+            f"{self.output}; about {duration(self.worker_hours)} of one worker"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 def planned(job: Job, client: Any, *, fixed_block: bool = True) -> tuple[Job, RunPlan]:
     """The job with blocks that fit the memory of whoever does them, and its plan.
 

@@ -137,6 +137,7 @@ def test_chosen_classes_change_and_kept_ones_stay(
     np.testing.assert_array_equal(
         run("b.las", {"keep": [5, 6]}), np.where(before == 2, answer, before)
     )
+    np.testing.assert_array_equal(run("e.las", "5, 9"), np.where(before == 5, answer, before))
     assert set(run("c.las", {"write": [6]})) == {6}
     with pytest.raises(UnknownOptionError, match="keep"):
         run("d.las", {"kept": [2]})
@@ -248,6 +249,24 @@ def test_a_cancelled_run_goes_on_with_its_own_tiles(
     manifest = read_manifest(path)
     assert manifest["layout"]["size"] == 15
     assert manifest["blocks"]["resumed"] >= 3
+
+
+def test_a_dry_run_tells_all_and_writes_nothing(
+    cloud: Path, model: Path, whole: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.laz"
+    plan: Any = classify_points(cloud, model, path, tile_size=30, dry_run=True)
+    assert (plan.points, plan.files, plan.tile_size, plan.buffer) == (6000, 1, 30.0, SIDE)
+    # Tiles lie on the lattice of the CRS, whose origin is no corner of the cloud.
+    assert plan.tiles == 16
+    assert plan.worker_hours > 0
+    assert "6000 points" in str(plan)
+    assert json.loads(json.dumps(plan.to_json()))["output"] == str(path)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OutputExistsError):
+        classify_points(cloud, model, whole, dry_run=True)
+    with pytest.raises(OptionError, match="Dask"):
+        classify_points(cloud, model, path, report=tmp_path / "a.html")
 
 
 def test_an_estimate_writes_nothing(cloud: Path, model: Path, tmp_path: Path) -> None:

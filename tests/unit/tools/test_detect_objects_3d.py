@@ -122,6 +122,17 @@ def test_a_cancelled_search_goes_on_with_its_own_tiles(
     assert manifest["blocks"]["resumed"] >= 9
 
 
+def test_a_dry_run_tells_what_would_be_done(cloud: Path, model: Path, tmp_path: Path) -> None:
+    plan: Any = geodl.detect_objects_3d(cloud, model, tmp_path / "a.gpkg", dry_run=True)
+    assert plan.points > 4000
+    assert plan.output == str(tmp_path / "a.gpkg")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OptionError, match="no path"):
+        geodl.detect_objects_3d(cloud, model, None)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="Dask"):
+        geodl.detect_objects_3d(cloud, model, tmp_path / "a.gpkg", report=tmp_path / "a.html")
+
+
 def test_a_higher_threshold_finds_less(cloud: Path, model: Path, tmp_path: Path) -> None:
     path = tmp_path / "none.gpkg"
     found = geodl.detect_objects_3d(cloud, model, path, threshold=0.95, progress=False)
