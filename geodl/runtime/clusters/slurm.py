@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +31,7 @@ _OPTIONS = (
 # As sbatch takes it: minutes, [hours:]minutes:seconds, or days-hours[:minutes[:seconds]].
 _WALLTIME = re.compile(r"\d+(:\d{1,2}){0,2}|\d+-\d{1,2}(:\d{1,2}){0,2}")
 _QUEUE_TIMEOUT_S = 3600.0
+_ANSWER_S = 60.0
 
 
 def _start(spec: Spec) -> Started:
@@ -45,6 +48,11 @@ def _start(spec: Spec) -> Started:
         spec.more.get("queue_timeout_s", _QUEUE_TIMEOUT_S), "queue_timeout_s", minimum=1
     )
     cluster = jobqueue.SLURMCluster(**arguments)
+    try:
+        _check_job(cluster.job_script())
+    except OptionError:
+        cluster.close()
+        raise
     cluster.scale(jobs=spec.workers)
     late = (
         f"SLURM started no worker within {wait_s:.0f} s; look at `squeue --me`, choose another "
@@ -52,6 +60,36 @@ def _start(spec: Spec) -> Started:
     )
     # Workers that start later join the run; one is enough to begin.
     return Started(cluster, 1, wait_s, late)
+
+
+def _check_job(script: str) -> None:
+    """Ask SLURM whether it would take a job; dask-jobqueue only logs that it does not, and waits.
+
+    Raises
+    ------
+    OptionError
+        With what sbatch says.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(script)
+        file.flush()
+        try:
+            asked = subprocess.run(
+                ["sbatch", "--test-only", file.name],
+                capture_output=True,
+                text=True,
+                timeout=_ANSWER_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise OptionError(
+                f"connect('slurm'): sbatch gave no answer within {_ANSWER_S:.0f} s; see `sinfo`"
+            ) from None
+    if asked.returncode:
+        raise OptionError(
+            f"connect('slurm'): sbatch refuses the job ({' '.join(asked.stderr.split())}); see "
+            f"`sinfo`, and the queue, account, walltime, memory_limit and gpus that you ask for"
+        )
 
 
 def job_arguments(spec: Spec) -> dict[str, Any]:

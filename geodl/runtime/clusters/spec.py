@@ -11,6 +11,9 @@ from dask.utils import parse_bytes
 from geodl.base.errors import OptionError
 from geodl.base.options import as_int, check_known
 
+# Less than Python with torch takes: Dask would start such a worker again and again, for ever.
+_LEAST_BYTES = 256 * 2**20
+
 COMMON = ("workers", "threads_per_worker", "memory_limit", "dashboard_address")
 
 
@@ -109,5 +112,10 @@ def _bytes(value: Any, where: str) -> int | None:
         raise OptionError(
             f"{where}: memory_limit={value!r} is no size; give bytes, a text such as '4GB', or "
             f"'auto'"
+        )
+    if found < _LEAST_BYTES:
+        raise OptionError(
+            f"{where}: memory_limit={value!r} is {found} bytes, less than a worker's libraries "
+            f"take; give a text with its unit, such as '4GB'"
         )
     return found

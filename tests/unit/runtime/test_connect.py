@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -100,7 +101,14 @@ def test_unknown_options_are_refused_by_name(
 
 @pytest.mark.parametrize(
     "options",
-    [{"workers": 0}, {"threads_per_worker": 0}, {"memory_limit": "much"}, {"memory_limit": True}],
+    [
+        {"workers": 0},
+        {"threads_per_worker": 0},
+        {"memory_limit": "much"},
+        {"memory_limit": True},
+        # Gigabytes were meant; Dask would start such a worker for ever.
+        {"memory_limit": 4},
+    ],
 )
 def test_sizes_are_checked_before_anything_starts(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(options))):
@@ -181,6 +189,20 @@ def test_slurm_jobs_ask_for_what_was_asked_for() -> None:
 def test_slurm_options_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         slurm.job_arguments(spec("slurm", **{"workers": 1, "memory_limit": "1GB", **options}))
+
+
+def test_a_job_that_slurm_refuses_ends_the_call_with_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dask_jobqueue")
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text(
+        '#!/bin/sh\ngrep -q "SBATCH --mem" "$2" && echo "no partition $1" >&2; exit 1\n'
+    )
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(OptionError, match=r"refuses the job \(no partition --test-only"):
+        connect("slurm", workers=1, memory_limit="1GB", dashboard_address=None)
 
 
 def test_workers_that_never_come_end_the_wait_and_the_cluster(
