@@ -148,12 +148,15 @@ def _array(
     )
     token = tokenize(dataset_identity(dataset), raster.kind, raster.dim, raster.cell, side)
     name = f"geodl_{raster.kind}-{token}"
+    # A key of its own: workers of a cluster are sent the points once, not with each chunk.
+    points = f"geodl_points-{token}"
     tasks: dict[Any, Any] = {
-        (name, i, j): (raster.chunk, i * side, j * side, (height, width))
+        (name, i, j): (CloudRaster.chunk, points, i * side, j * side, (height, width))
         for i, height in enumerate(sizes[0])
         for j, width in enumerate(sizes[1])
     }
-    graph = HighLevelGraph({name: tasks}, {name: set()})
+    layers: dict[str, Any] = {points: {points: raster}, name: tasks}
+    graph = HighLevelGraph(layers, {points: set(), name: {points}})
     dtype = np.int32 if raster.kind == "count" else np.float32
     data = da.Array(graph, name, chunks=sizes, dtype=dtype)
     cell = raster.cell

@@ -76,8 +76,7 @@ def write_las(
                 for axis, name in enumerate(_AXES):
                     record[name.upper()] = _whole(values[name], header, axis)
                 for name in names:
-                    _check_fits(values[name], header.point_format, name)
-                    record[name][:] = values[name]
+                    record[name][:] = _fitting(values[name], header.point_format, name)
                 writer.write_points(record)
     return target
 
@@ -135,11 +134,14 @@ def _keep_facts(header: Any, files: Sequence[Mapping[str, Any]]) -> None:
         header.system_identifier = str(file.get("system_identifier", "OTHER"))
 
 
-def _check_fits(values: np.ndarray, point_format: Any, name: str) -> None:
-    """LAS would wrap what it cannot hold, or cut it off."""
+def _fitting(values: np.ndarray, point_format: Any, name: str) -> np.ndarray:
+    """Values in the dtype of a dimension: LAS would wrap what it cannot hold, or cut it off.
+
+    xarray turns whole numbers to floating ones, in ``where`` for example; they are none the worse.
+    """
     dimension = point_format.dimension_by_name(name)
     if not dimension.is_standard or dimension.kind.name == "FloatingPoint" or not values.size:
-        return
+        return values
     low, high = int(dimension.min), int(dimension.max)
     least, most = values.min(), values.max()
     whole = values.dtype.kind in "iub" or bool((values == np.floor(values)).all())
@@ -149,6 +151,7 @@ def _check_fits(values: np.ndarray, point_format: Any, name: str) -> None:
             f"{high} there (point format {point_format.id}). Scale or round them, choose another "
             "point_format, or rename the variable: under another name it is an extra dimension."
         )
+    return values.astype(np.int64)
 
 
 def _point_format(laspy: Any, dataset: xr.Dataset, asked: int | None) -> int:

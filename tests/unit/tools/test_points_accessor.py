@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,12 @@ def test_points_on_the_edges_of_cells_lie_in_one_chunk(cell: float) -> None:
         xr.testing.assert_identical(cut.compute(), whole.compute())
 
 
+def test_the_points_of_a_raster_are_in_its_graph_once(points: Any) -> None:
+    array = points.geodl.rasterize(2.0, chunk=5)
+    graph = dict(array.data.__dask_graph__())
+    assert len(pickle.dumps(graph[array.data.__dask_keys__()[3][2]])) < 2000
+
+
 def test_values_that_are_nan_count_nowhere_and_places_must_be_finite(points: Any) -> None:
     half = points.assign(z=points.z.where(points.z > 101)).compute()
     top = half.geodl.rasterize(10.0, "max").values
@@ -259,6 +266,15 @@ def test_values_that_las_would_wrap_are_refused(
     with pytest.raises(DataError, match=f"{name} has values"):
         wrong.geodl.to_las(tmp_path / "a.las")
     assert not (tmp_path / "a.las").exists()
+
+
+def test_points_chosen_by_where_are_written(points: Any, path: Path, tmp_path: Path) -> None:
+    ground = points.where(points.classification.compute() == 2, drop=True)
+    assert ground.return_number.dtype.kind == "f"
+    before, after = laspy.read(path), laspy.read(ground.geodl.to_las(tmp_path / "a.laz"))
+    chosen = np.asarray(before.classification) == 2
+    for name in ("intensity", "return_number", "red", "gps_time", "edge_of_flight_line"):
+        np.testing.assert_array_equal(after[name], np.asarray(before[name])[chosen])
 
 
 def test_a_written_cloud_keeps_what_its_header_says(tmp_path: Path) -> None:
