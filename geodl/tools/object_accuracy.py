@@ -344,6 +344,13 @@ def _sides(
         fields = (None, None)
     for area in areas:
         found, true = _inside(found, area), _inside(true, area)
+    if areas and not len(found) and not len(true):
+        warnings.warn(
+            "Neither detections nor truth lie wholly inside the mask and extent: nothing is "
+            "judged. See that they cover the ground, and that their CRS is stated rightly.",
+            DataWarning,
+            stacklevel=3,
+        )
     texts = class_texts(found, fields[0]), class_texts(true, fields[1])
     classes = natural_order({*texts[0].tolist(), *texts[1].tolist()})
     place = {name: k for k, name in enumerate(classes)}

@@ -126,6 +126,9 @@ def test_only_what_lies_wholly_inside_the_mask_or_extent_is_judged(found, truth,
     ).set_index("Class")
     for value, counts in expected.items():
         assert tuple(table.loc[value, COUNTS]) == counts
+    far = mask.translate(1e5, 0)
+    with pytest.warns(DataWarning, match="nothing is judged"):
+        accuracy(found, truth, mask_features=far, out_accuracy_table_name=tmp_path / "c.csv")
     sides = zip(("xmin", "ymin", "xmax", "ymax"), area.bounds, strict=True)
     by_extent = accuracy(
         found, truth, context={"extent": dict(sides)}, out_accuracy_table_name=tmp_path / "b.csv"
