@@ -133,6 +133,12 @@ def open_source(
     return MaskedRaster.of(result) if masked else result
 
 
+def open_product(path: str) -> RasterSource:
+    """A raster that this package has written; that it has no CRS was told with its source."""
+    reading = _Reading(bands=None, nodata=None, assume_crs=None, variables=(), time=None)
+    return _open_new(path, reading)
+
+
 def _items(source: Any) -> list[Any]:
     single = (str, os.PathLike, xr.DataArray, xr.Dataset, RasterSource)
     if isinstance(source, single) or is_stac_item(source):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from geodl.base.errors import OptionError, OutputError
 from geodl.base.options import as_bool, check_known
-from geodl.io.raster import open_raster
 from geodl.io.regions import RegionStore
 from geodl.io.writers import (
     FEATURE_SUFFIXES,
@@ -204,6 +203,4 @@ def finish_raster(job: Job, ledger: Ledger, path: Path, *, zarr_format: int = 3)
     scores = job.pixel_options.output == "scores"
     classes = None if scores else job.contract.classes
     write_raster(store, path, classes=classes, zarr_format=zarr_format)
-    result = open_raster(str(path))
-    result.attrs["path"] = str(path)
-    return result
+    return opened_again(job, path)

@@ -18,7 +18,8 @@ from geodl.base.places import is_remote, place
 from geodl.bundle import ModelRef
 from geodl.core.contract import TaskKind
 from geodl.io.manifest import write_manifest
-from geodl.io.raster import open_raster
+from geodl.io.raster import as_array
+from geodl.io.source import open_product
 from geodl.io.source_files import source_files
 from geodl.io.vector import read_features
 from geodl.io.writers import FEATURE_SUFFIXES
@@ -347,7 +348,7 @@ def opened_again(job: Job, path: Path) -> Any:
     if path.suffix.lower() in FEATURE_SUFFIXES:
         result = read_features(str(path), crs=job.source.grid.crs, may_be_empty=True)
     else:
-        result = open_raster(str(path))
+        result = as_array(open_product(str(path)))
     result.attrs["path"] = str(path)
     return result
 

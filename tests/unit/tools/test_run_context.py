@@ -14,6 +14,7 @@ import shapely
 import geodl
 from geodl.base.errors import (
     DataError,
+    DataWarning,
     GridMismatchError,
     ModelDataError,
     OptionError,
@@ -74,6 +75,15 @@ def test_a_georeferenced_mask_over_plain_pixels_is_refused(
     mask = gpd.GeoDataFrame(geometry=[HERE], crs=32633)
     with pytest.raises(GridMismatchError, match="pixel space"):
         go(path, pixel_model, path.with_name("map.tif"), mask=mask)
+
+
+@pytest.mark.parametrize("name", ["map.tif", "map.zarr"])
+def test_a_missing_crs_is_told_once(name: str, write_raster: Any, pixel_model: Path) -> None:
+    path = write_raster(np.full((3, 64, 64), 200, np.uint8), crs=None)
+    with pytest.warns(DataWarning, match="states no CRS") as told:
+        found = go(path, pixel_model, path.with_name(name))
+    assert len(told) == 1
+    assert found.rio.crs is None
 
 
 def test_cells_may_be_oblong(raster: Path, pixel_model: Path) -> None:
