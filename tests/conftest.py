@@ -131,11 +131,12 @@ def cluster_address() -> Iterator[str]:
 def workers(cluster_address: str) -> Iterator[Any]:
     """A client of two workers that tests share: they must not kill them or change what they know.
 
-    Starting some of one's own takes five processes and ten seconds of CPU.
+    It is not the active one, which tools take where they are given none: those calls run here.
+    Starting workers of one's own takes five processes and ten seconds of CPU.
     """
-    from geodl.runtime.connect import connect
+    from distributed import Client
 
-    with connect(cluster_address) as client:
+    with Client(cluster_address, set_as_default=False) as client:
         yield client
 
 

@@ -14,14 +14,13 @@ import rasterio
 from distributed import Client
 
 from geodl.core.contract import Normalization
-from geodl.runtime.connect import connect
 from geodl.testing import make_dates, make_scene
 from geodl.testing.tiny import random_model
 from geodl.tools.classify_pixels import classify_pixels
 from geodl.tools.detect_change import detect_change_using_deep_learning
 from geodl.tools.detect_objects import detect_objects
 
-SIZE, DATES = 420, 112
+SIZE, DATES = 300, 112
 SIX_BANDS = Normalization(
     minimum=(0.0,) * 6, maximum=(255.0,) * 6, scaled_mean=(0.5,) * 6, scaled_std=(0.2,) * 6
 )
@@ -66,20 +65,17 @@ def inputs(make_once: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client() -> Any:
-    with connect("local", workers=2, dashboard_address=None) as found:
-        yield found
+def client(workers: Client) -> Client:
+    return workers
 
 
-def raster(inputs: Path) -> Path:
-    return inputs / "scene.tif"
-
-
-def classify(inputs: Path, output: Path, block: int, client: Client | None) -> np.ndarray:
+def classify(
+    raster: Path, model: Path, output: Path, block: int, client: Client | None
+) -> np.ndarray:
     arguments = {"padding": 8, "predict_background": True}
     found = classify_pixels(
-        raster(inputs),
-        str(inputs / "unet"),
+        raster,
+        str(model),
         arguments,
         output,
         progress=False,
@@ -91,7 +87,7 @@ def classify(inputs: Path, output: Path, block: int, client: Client | None) -> n
 
 def detect(inputs: Path, output: Path, block: int, client: Client | None) -> gpd.GeoDataFrame:
     return detect_objects(
-        raster(inputs),
+        inputs / "scene.tif",
         str(inputs / "ssd"),
         {"threshold": 0.55},
         output,
@@ -102,10 +98,11 @@ def detect(inputs: Path, output: Path, block: int, client: Client | None) -> gpd
 
 
 def test_class_rasters_are_identical(inputs: Path, tmp_path: Path, client: Client) -> None:
-    first = classify(inputs, tmp_path / "a.tif", 192, None)
+    raster, model = inputs / "scene.tif", inputs / "unet"
+    first = classify(raster, model, tmp_path / "a.tif", 192, None)
     assert len(np.unique(first)) > 2
     for name, block, there in (("b.tif", 2048, None), ("c.tif", 256, client)):
-        np.testing.assert_array_equal(classify(inputs, tmp_path / name, block, there), first)
+        np.testing.assert_array_equal(classify(raster, model, tmp_path / name, block, there), first)
 
 
 def test_detections_are_identical(inputs: Path, tmp_path: Path, client: Client) -> None:
@@ -141,13 +138,13 @@ import sys
 import geodl
 from geodl.tools.classify_pixels import classify_pixels
 
-client = geodl.connect("local", workers=2)
+client = geodl.connect("local", workers=1)
 found = classify_pixels(
     sys.argv[1],
     sys.argv[2],
     {"padding": 8, "predict_background": True},
     sys.argv[3],
-    block_size=256,
+    block_size=64,
 )
 print(found.attrs["path"])
 """
@@ -158,14 +155,21 @@ def test_a_script_without_a_main_guard_runs_on_local_workers(inputs: Path, tmp_p
     script.write_text(SCRIPT)
     output = tmp_path / "script.tif"
     done = subprocess.run(
-        [sys.executable, str(script), str(raster(inputs)), str(inputs / "unet"), str(output)],
+        [
+            sys.executable,
+            str(script),
+            str(inputs / "before.tif"),
+            str(inputs / "unet"),
+            str(output),
+        ],
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
     assert done.stdout.split() == [str(output)]
     with rasterio.open(output) as file:
         np.testing.assert_array_equal(
-            file.read(), classify(inputs, tmp_path / "here.tif", 256, None)
+            file.read(),
+            classify(inputs / "before.tif", inputs / "unet", tmp_path / "here.tif", 2048, None),
         )

@@ -17,13 +17,13 @@ import rasterio
 import shapely
 import xarray as xr
 from affine import Affine
+from distributed import Client
 from rasterio.transform import from_origin
 
 import geodl
 from geodl.base.errors import SourceError
 from geodl.functions import polygonize
 from geodl.io.source import open_source
-from geodl.runtime.connect import connect
 from geodl.testing.tiny import register_tiny_models, tiny_model
 from geodl.tools.classify_pixels import classify_pixels
 from geodl.tools.detect_objects import detect_objects
@@ -179,11 +179,10 @@ def test_chunks_of_a_derived_array_are_computed_once_in_every_tool(
 
 @pytest.mark.slow
 def test_two_workers_compute_each_chunk_once_together(
-    counted: Counted, model: Path, tmp_path: Path
+    counted: Counted, model: Path, tmp_path: Path, workers: Client
 ) -> None:
-    with connect("local", workers=2, dashboard_address=None) as client:
-        client.run(register_tiny_models)
-        classify(counted.array, model, tmp_path / "map.tif", block_size=56, client=client)
+    workers.run(register_tiny_models)
+    classify(counted.array, model, tmp_path / "map.tif", block_size=56, client=workers)
     assert counted.times() == [1] * CHUNKS
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -14,7 +12,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import geodl
 from geodl.base.errors import BundleError, ModelDataError, OptionError
 from geodl.bundle import code
 from geodl.bundle.cache import forget_models
@@ -204,24 +201,25 @@ classify_pixels(raster, Model(package, trust_code=True), {"padding": 8}, output,
 """
 
 
-def test_tools_run_it_here_in_a_new_process_and_on_a_cluster(pixels, objects, scene, tmp_path):
+def test_tools_run_it_here_in_a_new_process_and_on_a_cluster(
+    pixels, objects, scene, tmp_path, workers, start_script
+):
     import rasterio
 
     raster = str(scene.raster)
     here = classify_pixels(raster, pixels, {"padding": 8}, tmp_path / "a.tif", progress=False)
     saved = pixels.save(tmp_path / "own")
-    subprocess.run(
-        [sys.executable, "-c", FRESH, str(saved), raster, str(tmp_path / "b.tif")], check=True
-    )
+    process = start_script(FRESH, saved, raster, tmp_path / "b.tif")
+    process.join()
+    assert process.exitcode == 0
     with rasterio.open(tmp_path / "b.tif") as file:
         np.testing.assert_array_equal(file.read(1), np.asarray(here).squeeze())
     options = {"padding": 8, "exclude_pad_detections": False}
     found = detect_objects(raster, objects, options, tmp_path / "a.gpkg", progress=False)
-    with geodl.connect("local", workers=1, dashboard_address=None) as client:
-        there = detect_objects(
-            raster, Model(objects.save(tmp_path / "boxes"), trust_code=True), options,
-            tmp_path / "c.gpkg", client=client, progress=False,
-        )  # fmt: skip
+    there = detect_objects(
+        raster, Model(objects.save(tmp_path / "boxes"), trust_code=True), options,
+        tmp_path / "c.gpkg", client=workers, progress=False,
+    )  # fmt: skip
     assert len(found) == len(there) > 0
     np.testing.assert_allclose(found["Confidence"], there["Confidence"], atol=1e-3)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from geodl.base.errors import ClusterError, SourceError, SourceNotFoundError
 from geodl.core.blocks import RasterBlock
 from geodl.core.grid import GeoGrid, Window
 from geodl.runtime import preflight as module
-from geodl.runtime.connect import connect
 from geodl.runtime.ledger import Ledger
 from geodl.runtime.packed import pack
 from geodl.runtime.preflight import check_worker, preflight, read_one_pixel, versions
@@ -54,9 +52,8 @@ class Task:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with connect("local", workers=2, dashboard_address=None) as found:
-        yield found
+def client(workers: Client) -> Client:
+    return workers
 
 
 def _port(address: str) -> str:

@@ -77,9 +77,8 @@ class Square:
 
 
 @pytest.fixture(scope="module")
-def client() -> Any:
-    with connect("local", workers=2, dashboard_address=None) as found:
-        yield found
+def client(workers: Client) -> Client:
+    return workers
 
 
 def go(

@@ -265,13 +265,10 @@ def test_models_that_describe_chips_take_the_same_path(raster, features, tmp_pat
     assert set(found["Confidence"].dropna()) == {25.0}
 
 
-def test_a_cluster_gives_the_same(raster, features, tmp_path):
-    from geodl import connect
-
+def test_a_cluster_gives_the_same(raster, features, tmp_path, workers):
     package = model(tmp_path / "m")
     here = run(raster, package, features, tmp_path / "a.parquet")
-    with connect("local", workers=2, dashboard_address=None) as client:
-        there = run(raster, package, features, tmp_path / "b.parquet", client=client, block_size=64)
+    there = run(raster, package, features, tmp_path / "b.parquet", client=workers, block_size=64)
     assert there["ClassLabel"].tolist() == here["ClassLabel"].tolist()
     np.testing.assert_allclose(there["Confidence"], here["Confidence"], atol=1e-3)
 

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from distributed import Client, get_worker
 
 from geodl.base.errors import GeodlWarning, OptionError
-from geodl.runtime.connect import connect
 from geodl.tools import device
 from geodl.tools.device import run_device
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with connect("local", workers=2, dashboard_address=None) as found:
-        yield found
 
 
 def gpus(patch: pytest.MonkeyPatch, answer: Any) -> None:
@@ -35,23 +27,23 @@ def test_without_a_client_this_process_is_asked(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_workers_with_gpus_are_used_from_a_client_without(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    workers: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     gpus(monkeypatch, lambda: True)
-    assert run_device(None, client) == run_device("cuda", client) == "cuda"
+    assert run_device(None, workers) == run_device("cuda", workers) == "cuda"
 
 
 def test_a_cluster_of_both_kinds_uses_cpus_and_says_so(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    workers: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with_gpu, without = client.scheduler_info(n_workers=-1)["workers"]
+    with_gpu, without = workers.scheduler_info(n_workers=-1)["workers"]
 
     def only_the_first() -> bool:
         return bool(get_worker().address == with_gpu)
 
     gpus(monkeypatch, only_the_first)
     with pytest.warns(GeodlWarning, match=rf"1 of 2 workers see a GPU.*none on {without}"):
-        assert run_device(None, client) == "cpu"
+        assert run_device(None, workers) == "cpu"
     with pytest.raises(OptionError, match=rf"no GPU on {without}"):
-        run_device("cuda", client)
+        run_device("cuda", workers)

@@ -90,9 +90,9 @@ def test_a_file_is_read_lazily_or_whole_and_a_frame_is_the_same(images, folder):
     assert not np.allclose(np.stack(plain["embeddings"]), vectors, atol=1e-3)
 
 
-def test_workers_share_the_images(images, folder):
+def test_workers_share_the_images(images, folder, cluster_address):
     alone = images.get(folder, 2, False, return_embeddings=True, chip_size=32)
-    with geodl.connect("local", workers=2, dashboard_address=None):
+    with geodl.connect(cluster_address):
         shared = images.get(folder, 2, False, return_embeddings=True, chip_size=32)
     assert shared["items"].tolist() == alone["items"].tolist()
     np.testing.assert_allclose(

@@ -242,11 +242,11 @@ def test_a_copc_file_gives_the_blocks_of_its_las(tmp_path, sample_data):
             )
 
 
-def test_the_workers_of_a_client_write_the_same(tmp_path):
+def test_the_workers_of_a_client_write_the_same(tmp_path, cluster_address):
     for i in range(3):
         write_cloud(tmp_path / "in" / f"{i}.las", 100, seed=i)
     alone = export_point_dataset(tmp_path / "in", tmp_path / "alone", 20, 50)
-    with connect("local", workers=1, dashboard_address=None):
+    with connect(cluster_address):
         shared = export_point_dataset(tmp_path / "in", tmp_path / "shared", 20, 50)
     for part in ("train", "val"):
         for ours, theirs in zip(blocks_of(alone / part), blocks_of(shared / part), strict=True):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from distributed import Client
 
 from geodl.base.errors import (
     BlockError,
@@ -28,7 +29,6 @@ from geodl.base.errors import (
 )
 from geodl.formats import count_labels, images, open_export
 from geodl.formats.images import read_image
-from geodl.runtime.connect import connect
 from geodl.tools import chip_blocks, chip_export, chip_folder
 from geodl.tools.export_training_data import export_training_data
 
@@ -85,10 +85,11 @@ def test_bytes_and_numbers_are_the_same_for_any_block_size(
         assert content(one) == content(other)
 
 
-def test_bytes_are_the_same_on_a_cluster(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_bytes_are_the_same_on_a_cluster(
+    inputs: tuple[Path, Path], tmp_path: Path, workers: Client
+) -> None:
     one = export(inputs, tmp_path / "a")
-    with connect("local", workers=2, dashboard_address=None) as client:
-        other = export(inputs, tmp_path / "b", client=client, block_size=48)
+    other = export(inputs, tmp_path / "b", client=workers, block_size=48)
     assert content(one) == content(other)
 
 
@@ -388,13 +389,12 @@ def test_a_folder_without_permission_is_named(inputs: tuple[Path, Path], tmp_pat
 
 
 def test_a_cluster_gets_blocks_enough_to_share(
-    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: Client
 ) -> None:
     monkeypatch.setattr(chip_export, "_LEAST_SHARED_PX", 40)
     one = export(inputs, tmp_path / "a")
-    with connect("local", workers=1, dashboard_address=None) as client:
-        other = export(inputs, tmp_path / "b", client=client)
-        alone = export(inputs, tmp_path / "c", client=client, block_size=160)
+    other = export(inputs, tmp_path / "b", client=workers)
+    alone = export(inputs, tmp_path / "c", client=workers, block_size=160)
     blocks = [
         json.loads(Path(f"{path}.manifest.json").read_text())["blocks"]["total"]
         for path in (one, other, alone)

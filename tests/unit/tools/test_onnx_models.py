@@ -387,14 +387,15 @@ def test_exported_instances_keep_their_outlines(bands: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_workers_of_a_cluster_give_what_this_process_gives(bands: Any, tmp_path: Path) -> None:
+def test_workers_of_a_cluster_give_what_this_process_gives(
+    bands: Any, tmp_path: Path, workers: Any
+) -> None:
     raster, _ = bands
     model = band_segmentor(tmp_path / "m.onnx")
     arguments = {"output": "scores"}
     here = classes_of(raster, model, tmp_path / "h.tif", model_arguments=arguments)
-    with geodl.connect("local", workers=2, dashboard_address=None) as client:
-        there = classes_of(
-            raster, model, tmp_path / "t.tif", model_arguments=arguments, client=client,
-            block_size=64,
-        )  # fmt: skip
+    there = classes_of(
+        raster, model, tmp_path / "t.tif", model_arguments=arguments, client=workers,
+        block_size=64,
+    )  # fmt: skip
     np.testing.assert_array_equal(here, there)
