@@ -155,7 +155,7 @@ def test_wrong_input_is_named_and_leaves_nothing(tmp_path):
         export_point_dataset(tmp_path / "in", output, extra_features=["nir", "nearInfrared"])
     with pytest.raises(OptionError, match="no path"):
         export_point_dataset([tmp_path / "in"], output)
-    with pytest.raises(UnknownOptionError, match="blocksize.*'block_size'"):
+    with pytest.raises(UnknownOptionError, match=r"blocksize.*'block_size'"):
         export_point_dataset(tmp_path / "in", output, blocksize=5)
     with pytest.raises(SourceNotFoundError, match="nowhere"):
         export_point_dataset(tmp_path / "nowhere", output)
