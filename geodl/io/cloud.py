@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyproj
 
 from geodl.base.errors import DataWarning, OptionError, SourceError, SourceNotFoundError
 from geodl.base.options import as_float
 from geodl.core.points import Bounds
 from geodl.io.copc import nodes_in, overlap, read_octree, within
-from geodl.io.crs import crs_label, same_crs, transform_bounds, vertical_unit
+from geodl.io.crs import crs_label, same_crs, transform_bounds, transformer, vertical_unit
 from geodl.io.las_file import PART_POINTS, LasFile, PointPart, open_las, read_bytes
 from geodl.io.locations import Location, locate
 from geodl.io.manifest import manifest_path
@@ -329,16 +328,11 @@ def _bounds_in(file: LasFile, crs: str | None) -> Bounds:
     return transform_bounds(file.bounds, file.crs, crs, file.name)
 
 
-@functools.lru_cache(maxsize=64)
-def _transformer(source: str, target: str) -> pyproj.Transformer:
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
-
-
 def _reproject(xyz: np.ndarray, file: LasFile, target: str | None) -> None:
     """Bring x and y to another CRS, in place; heights stay as they are. Raises SourceError."""
     if file.crs is None or target is None or same_crs(file.crs, target):
         return
-    move = _transformer(file.crs, target).transform
+    move = transformer(file.crs, target).transform
     xyz[:, 0], xyz[:, 1] = move(xyz[:, 0], xyz[:, 1])
     lost = len(xyz) - int(np.isfinite(xyz[:, :2]).all(axis=1).sum())
     if lost:

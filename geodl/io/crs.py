@@ -72,7 +72,8 @@ def crs_label(crs: str | None) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _transformer(source: str, target: str) -> pyproj.Transformer:
+def transformer(source: str, target: str) -> pyproj.Transformer:
+    """From one WKT to another, x before y; kept for the next call."""
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
 
 
@@ -92,7 +93,7 @@ def transform_bounds(bounds: Bounds, source: str | None, target: str | None, wha
             "state the missing CRS with assume_crs."
         )
     try:
-        moved = _transformer(source, target).transform_bounds(*bounds, densify_pts=21)
+        moved = transformer(source, target).transform_bounds(*bounds, densify_pts=21)
     except ProjError as error:
         moved = (np.inf,) * 4
         reason = f" ({error})"

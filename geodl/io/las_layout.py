@@ -122,7 +122,7 @@ def read_layout(read: ReadBytes, size: int, where: str) -> LasLayout:
             f"{where} is no LAS or LAZ file: it begins with {start[:4]!r} in place of b'LASF'."
         )
     if len(start) < 227:
-        raise _broken(where, f"its header is cut off after {len(start)} bytes")
+        raise broken(where, f"its header is cut off after {len(start)} bytes")
     major, minor = start[24], start[25]
     if major != 1 or minor not in HEADER_SIZES:
         raise SourceError(
@@ -134,17 +134,17 @@ def read_layout(read: ReadBytes, size: int, where: str) -> LasLayout:
     )
     least = HEADER_SIZES[minor]
     if header_size < least or len(start) < least:
-        raise _broken(where, f"its header states {header_size} bytes, LAS 1.{minor} has {least}")
+        raise broken(where, f"its header states {header_size} bytes, LAS 1.{minor} has {least}")
     if not header_size <= data_start <= size:
-        raise _broken(where, f"points are said to begin at byte {data_start} of {size}")
+        raise broken(where, f"points are said to begin at byte {data_start} of {size}")
     if data_start > _MOST_HEAD_BYTES:
-        raise _broken(where, f"its header is said to take {data_start} bytes")
+        raise broken(where, f"its header is said to take {data_start} bytes")
     # Bit 7 marks compressed points; older writers set bit 6 as well.
     format_id = raw_format & 0x3F
     if format_id not in RECORD_SIZES:
         raise SourceError(f"{where} has the point format {format_id}; 0 to 10 are read.")
     if record_length < RECORD_SIZES[format_id]:
-        raise _broken(
+        raise broken(
             where,
             f"its records are said to have {record_length} bytes, point format {format_id} needs "
             f"{RECORD_SIZES[format_id]}",
@@ -156,7 +156,7 @@ def read_layout(read: ReadBytes, size: int, where: str) -> LasLayout:
         evlr_start, evlr_count, count = struct.unpack("<QIQ", start[235:255])
     head = read(0, data_start)
     if len(head) < data_start:
-        raise _broken(where, f"it ends after {len(head)} bytes, inside its header")
+        raise broken(where, f"it ends after {len(head)} bytes, inside its header")
     numbers = struct.unpack("<12d", start[131:227])
     _check_numbers(numbers, count, where)
     layout = LasLayout(
@@ -183,35 +183,36 @@ def read_layout(read: ReadBytes, size: int, where: str) -> LasLayout:
     return layout
 
 
-def _broken(where: str, reason: str) -> SourceError:
+def broken(where: str, reason: str) -> SourceError:
+    """The error of a file that breaks its own promises."""
     return SourceError(f"{where} is damaged: {reason}. Copy or export the file again.")
 
 
 def _check_numbers(numbers: tuple[float, ...], count: int, where: str) -> None:
     scales, offsets = numbers[:3], numbers[3:6]
     if not all(math.isfinite(v) for v in (*scales, *offsets)):
-        raise _broken(where, f"scales {scales} and offsets {offsets} are not all finite")
+        raise broken(where, f"scales {scales} and offsets {offsets} are not all finite")
     if count and not all(scales):
-        raise _broken(where, f"a scale is 0 ({scales}), which leaves no coordinates")
+        raise broken(where, f"a scale is 0 ({scales}), which leaves no coordinates")
 
 
 def _check_points(layout: LasLayout, where: str) -> None:
     held = (layout.data_stop - layout.data_start) // layout.record_length
     if layout.count > held:
-        raise _broken(
+        raise broken(
             where, f"its header counts {layout.count} points, there is room for {held} in the file"
         )
 
 
 def _vlrs(head: bytes, start: int, count: int, where: str) -> tuple[VlrPlace, ...]:
     if count * _VLR_HEAD > len(head) - start:
-        raise _broken(
+        raise broken(
             where, f"{count} records are said to lie in {len(head) - start} bytes of its header"
         )
     places = []
     for number in range(count):
         if start + _VLR_HEAD > len(head):
-            raise _broken(where, f"record {number} of its header is cut off")
+            raise broken(where, f"record {number} of its header is cut off")
         user, record, length = struct.unpack("<16sHH", head[start + 2 : start + 22])
         place = VlrPlace(
             user_id=user.split(b"\0")[0],
@@ -221,7 +222,7 @@ def _vlrs(head: bytes, start: int, count: int, where: str) -> tuple[VlrPlace, ..
             length=length,
         )
         if place.stop > len(head):
-            raise _broken(
+            raise broken(
                 where, f"record {number} of its header ends {place.stop - len(head)} bytes too late"
             )
         places.append(place)
@@ -235,17 +236,15 @@ def _evlrs(
     if not count:
         return ()
     if start < data_start or start + count * _EVLR_HEAD > size:
-        raise _broken(
-            where, f"{count} extended records are said to begin at byte {start} of {size}"
-        )
+        raise broken(where, f"{count} extended records are said to begin at byte {start} of {size}")
     places = []
     for number in range(count):
         head = read(start, _EVLR_HEAD)
         if len(head) < _EVLR_HEAD:
-            raise _broken(where, f"extended record {number} is cut off")
+            raise broken(where, f"extended record {number} is cut off")
         user, record, length = struct.unpack("<16sHQ", head[2:28])
         if length > size - start - _EVLR_HEAD:
-            raise _broken(
+            raise broken(
                 where, f"extended record {number} is said to hold {length} bytes, the file ends"
             )
         place = VlrPlace(

@@ -17,7 +17,7 @@ import numpy as np
 
 from geodl.base.errors import GeodlError, SourceError
 from geodl.base.packages import require
-from geodl.io.las_layout import LasLayout, ReadBytes
+from geodl.io.las_layout import LasLayout, ReadBytes, broken
 
 LASZIP_VLR = (b"laszip encoded", 22204)
 # Compressors of the LASzip specification that work in chunks: older and layered ones.
@@ -109,11 +109,11 @@ def read_chunk_table(layout: LasLayout, read: ReadBytes, where: str) -> ChunkTab
     start, number, table = _find_table(layout, read, where)
     room = start - layout.data_start - 8
     if number == 0 or number > room:
-        raise _broken(where, f"{number} chunks are said to lie in {room} bytes")
+        raise broken(where, f"{number} chunks are said to lie in {room} bytes")
     size = struct.unpack("<I", laszip[12:16])[0]
     needed = number if variable else -(-layout.count // size) if size else 0
     if not 0 < needed <= number:
-        raise _broken(where, f"{layout.count} points in chunks of {size} are said to be {number}")
+        raise broken(where, f"{layout.count} points in chunks of {size} are said to be {number}")
     lazrs = require("lazrs", "points")
     with panics_named(where, "the chunk table"):
         entries = lazrs.read_chunk_table_only(io.BytesIO(table), lazrs.LazVlr(laszip))
@@ -141,28 +141,24 @@ def read_chunk_table(layout: LasLayout, read: ReadBytes, where: str) -> ChunkTab
     )
 
 
-def _broken(where: str, reason: str) -> SourceError:
-    return SourceError(f"{where} is damaged: {reason}. Copy or export the file again.")
-
-
 def _check_table(
     layout: LasLayout, counts: np.ndarray, lengths: np.ndarray, room: int, where: str
 ) -> None:
     if (lengths <= 0).any() or (counts <= 0).any() or lengths.sum() > room:
-        raise _broken(where, f"its chunk table adds up to {lengths.sum()} bytes of {room}")
+        raise broken(where, f"its chunk table adds up to {lengths.sum()} bytes of {room}")
     if counts.sum() != layout.count:
-        raise _broken(
+        raise broken(
             where, f"its chunks hold {counts.sum()} points, its header counts {layout.count}"
         )
     # A chunk begins with one whole record.
     if (lengths < layout.record_length).any():
-        raise _broken(where, f"a chunk has {lengths.min()} bytes, less than one point")
+        raise broken(where, f"a chunk has {lengths.min()} bytes, less than one point")
 
 
 def _read_laszip(data: bytes, layout: LasLayout, where: str) -> tuple[int, bool, list[str]]:
     """Layers of a chunk, whether chunks differ in points, and what is odd."""
     if len(data) < 34:
-        raise _broken(where, f"its LASzip record has {len(data)} bytes")
+        raise broken(where, f"its LASzip record has {len(data)} bytes")
     compressor, coder = struct.unpack("<HH", data[:4])
     (items,) = struct.unpack("<H", data[32:34])
     if compressor not in _CHUNKED:
@@ -171,11 +167,11 @@ def _read_laszip(data: bytes, layout: LasLayout, where: str) -> tuple[int, bool,
             f"{compressor}), which the decoder does not know; unpack it with LASzip or PDAL once."
         )
     if len(data) < 34 + 6 * items or not items:
-        raise _broken(where, f"its LASzip record lists {items} items in {len(data)} bytes")
+        raise broken(where, f"its LASzip record lists {items} items in {len(data)} bytes")
     numbers = struct.unpack(f"<{3 * items}H", data[34 : 34 + 6 * items])
     kinds, sizes = numbers[0::3], numbers[1::3]
     if sum(sizes) != layout.record_length:
-        raise _broken(
+        raise broken(
             where,
             f"its LASzip record describes points of {sum(sizes)} bytes, its header of "
             f"{layout.record_length}",
@@ -194,17 +190,17 @@ def _find_table(layout: LasLayout, read: ReadBytes, where: str) -> tuple[int, in
     """Where the table begins, how many chunks it lists, and its bytes."""
     room = layout.size - layout.data_start
     if room < 24:
-        raise _broken(where, f"its points take {room} bytes")
+        raise broken(where, f"its points take {room} bytes")
     (start,) = struct.unpack("<q", read(layout.data_start, 8))
     if start == -1:
         # Written by a program that could not go back: the offset stands at the end.
         (start,) = struct.unpack("<q", read(layout.size - 8, 8))
     if not layout.data_start + 8 < start <= layout.size - 8:
-        raise _broken(where, f"its chunk table is said to lie at byte {start} of {layout.size}")
+        raise broken(where, f"its chunk table is said to lie at byte {start} of {layout.size}")
     stop = min([layout.size, *(e.start for e in layout.evlrs if e.start > start)])
     table = read(start, stop - start) if stop - start < 2**28 else b""
     if len(table) < 8:
-        raise _broken(where, "its chunk table is cut off")
+        raise broken(where, "its chunk table is cut off")
     return start, struct.unpack("<I", table[4:8])[0], table
 
 
@@ -233,7 +229,7 @@ def decode_chunks(
     counts, lengths = table.counts[list(chunks)], table.lengths[list(chunks)]
     what = f"the points from number {table.starts[chunks[0]]} on"
     if len(packed) != lengths.sum():
-        raise _broken(where, f"{what} are cut off")
+        raise broken(where, f"{what} are cut off")
     if table.layers:
         _check_layers(packed, table.layers, counts, lengths, record_length, f"{where}: {what}")
     points = np.empty((int(counts.sum()), record_length), np.uint8)
@@ -257,8 +253,8 @@ def _check_layers(
     start = 0
     for count, length in zip(counts.tolist(), lengths.tolist(), strict=True):
         if length < head:
-            raise _broken(what, f"a chunk has {length} bytes, its layers need {head}")
+            raise broken(what, f"a chunk has {length} bytes, its layers need {head}")
         numbers = np.frombuffer(packed, "<u4", layers + 1, start + record_length)
         if numbers[0] != count or int(numbers[1:].sum(dtype=np.int64)) > length - head:
-            raise _broken(what, f"the layers of a chunk do not fit into its {length} bytes")
+            raise broken(what, f"the layers of a chunk do not fit into its {length} bytes")
         start += length
