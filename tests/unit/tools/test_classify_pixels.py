@@ -366,7 +366,7 @@ def test_a_trained_grid_of_other_cells_is_warned_of(write_raster: Any, tmp_path:
             PlanError,
             "does not overlap",
         ),
-        ({"block_size": -5}, PlanError, "block_size=-5"),
+        ({"block_size": -5}, OptionError, "block_size=-5"),
         ({"model": "objects"}, ModelDataError, "gives objects"),
     ],
 )
