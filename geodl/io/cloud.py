@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 
 from geodl.base.errors import DataWarning, OptionError, SourceError, SourceNotFoundError
 from geodl.base.options import as_float
@@ -192,6 +193,18 @@ def open_cloud(
         part_points=part_points,
     )
     return cloud if area is None else cloud.in_bounds(area)
+
+
+def warn_of_degrees(crs: str | None, name: str, block_size: float) -> None:
+    """Tell that blocks of points in degrees are no shapes: heights are in metres or feet."""
+    if crs is not None and pyproj.CRS(crs).is_geographic:
+        warnings.warn(
+            f"{name} lies in {crs_label(crs)}: x and y are degrees, heights are not, and blocks of "
+            f"{block_size:g} degrees are what a network will see. Bring the points into a CRS in "
+            "metres first, with open_points(..., pipeline=[filters.reprojection]) for example.",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
 def as_bounds(bounds: Any) -> Bounds:

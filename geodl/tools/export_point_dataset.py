@@ -31,7 +31,7 @@ from geodl.formats.pctd_writer import (
     write_point_statistics,
 )
 from geodl.formats.point_blocks import ATTRIBUTE_NAMES, attribute_names
-from geodl.io.cloud import clouds_in, open_cloud
+from geodl.io.cloud import clouds_in, open_cloud, warn_of_degrees
 from geodl.io.crs import metres_per_unit
 from geodl.io.las_file import open_las
 from geodl.io.locations import locate
@@ -120,7 +120,7 @@ def export_point_dataset(
     if output.exists():
         raise OutputExistsError(f"{output} exists; name a new folder, or remove it first.")
     sources = _sources(_path(data_path, "data_path"))
-    _check_units(sorted({path for name in _SETS for path, _ in sources[name]}))
+    _check_units(sorted({path for name in _SETS for path, _ in sources[name]}), side)
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = output.parent / f".{output.name}.{os.getpid()}.part"
     try:
@@ -221,12 +221,14 @@ def _sources(path: Path) -> dict[str, list[tuple[Path, tuple[int, float, float] 
     }
 
 
-def _check_units(files: Sequence[Path]) -> None:
+def _check_units(files: Sequence[Path], side: float) -> None:
     """Blocks of 50 feet are none of 50 metres. Raises DataError, which names both files."""
     units: dict[float, Path] = {}
     for path in files:
         crs = open_las(locate(path)).crs
         if crs is not None:
+            if round(metres_per_unit(crs), 4) not in units:
+                warn_of_degrees(crs, str(path), side)
             units.setdefault(round(metres_per_unit(crs), 4), path)
     if len(units) > 1:
         (one, first), (other, second) = list(units.items())[:2]

@@ -24,7 +24,7 @@ from geodl.bundle import ModelRef, load_model, resolve_model
 from geodl.core.contract import ModelContract
 from geodl.core.points import PointInput, PointPlan, lattice_index
 from geodl.infer.points import needed_dimensions
-from geodl.io.cloud import Cloud
+from geodl.io.cloud import Cloud, warn_of_degrees
 from geodl.io.manifest import write_manifest
 from geodl.io.point_cells import PartSpec, SortBlocks, SortedCloud, part_stem
 from geodl.io.points import cloud_of
@@ -155,6 +155,7 @@ def matched(
             )
         cloud = cloud_of(points)
         check_dimensions(cloud, spec, contract.model_name)
+        warn_of_degrees(cloud.crs, cloud.name, spec.block_size)
         workers = 1 if client is None else worker_count(client)
         size, pad = tile_sizes(cloud, spec, tile_size, buffer, workers)
         settings: dict[str, Any] = {"tool": tool, "source": cloud.identity(), "model": ref.sha256}

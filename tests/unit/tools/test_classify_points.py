@@ -14,6 +14,8 @@ import pytest
 
 import geodl
 from geodl.base.errors import (
+    DataError,
+    DataWarning,
     ModelDataError,
     OptionError,
     OutputExistsError,
@@ -30,6 +32,7 @@ from geodl.testing.cloud import make_cloud
 from geodl.testing.tiny_points import tiny_points
 from geodl.tools import point_job
 from geodl.tools.classify_points import classify_points
+from geodl.tools.export_point_dataset import export_point_dataset
 
 SIDE = 20.0
 
@@ -249,6 +252,14 @@ def test_a_cancelled_run_goes_on_with_its_own_tiles(
     manifest = read_manifest(path)
     assert manifest["layout"]["size"] == 15
     assert manifest["blocks"]["resumed"] >= 3
+
+
+def test_points_in_degrees_are_told(model: Path, tmp_path: Path) -> None:
+    degrees = make_cloud(tmp_path / "a.las", points=9, side=1e-4, origin=(8.0, 47.0), crs=4326)
+    with pytest.warns(DataWarning, match="x and y are degrees"):
+        classify_points(degrees, model, tmp_path / "b.las", progress=False)
+    with pytest.warns(DataWarning, match="x and y are degrees"), pytest.raises(DataError):
+        export_point_dataset(degrees, tmp_path / "out")
 
 
 def test_a_dry_run_tells_all_and_writes_nothing(
