@@ -164,8 +164,9 @@ def cluster_run(
     inputs: dict[str, Path], kind: str, output: Path, what: str | None, at: float
 ) -> str:
     """Run on a fresh cluster and kill part of it at a share of the blocks; how it ended."""
-    # A client waits half a minute for a scheduler that is lost; here a few seconds will do.
-    quick = dask.config.set({"distributed.comm.timeouts.connect": "5s"})
+    # A client waits half a minute for a scheduler that is lost; a third of that will do here.
+    patience = "10s" if what == "scheduler" else "30s"
+    quick = dask.config.set({"distributed.comm.timeouts.connect": patience})
     with quick, connect("local", workers=2, dashboard_address=None) as client:
         client.register_plugin(_Tiny())
         future = TOOLS[kind](  # type: ignore[operator]
