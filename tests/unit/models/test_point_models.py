@@ -150,7 +150,7 @@ def test_blocks_in_files_are_classified(trained: RandLANet, town: Path, tmp_path
     assert accuracy == pytest.approx(trained._score().meter.compute()["accuracy"], abs=1e-6)
     with pytest.raises(SourceNotFoundError, match="nowhere"):
         trained.predict_h5(tmp_path / "nowhere")
-    with pytest.raises(FormatError, match="give .*val"):
+    with pytest.raises(FormatError, match=r"give .*val"):
         trained.predict_h5(town)
     with pytest.raises(UnknownOptionError, match="batch"):
         trained.predict_h5(town / "val", batchsize=3)
