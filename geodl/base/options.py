@@ -21,15 +21,27 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {match[0]!r}?" if match else ""
 
 
-def check_known(given: Mapping[str, Any] | Iterable[str], known: Iterable[str], where: str) -> None:
+def check_known(
+    given: Mapping[str, Any] | Iterable[str],
+    known: Iterable[str],
+    where: str,
+    *,
+    of: Callable[..., Any] | None = None,
+) -> None:
     """Refuse names that nothing reads.
+
+    Parameters
+    ----------
+    of
+        The function whose ``**kwargs`` these are, so that a misspelt argument of its own is
+        answered with the right name.
 
     Raises
     ------
     UnknownOptionError
         Names the first unknown one, the nearest known name, and all known names.
     """
-    names = sorted(known)
+    names = sorted({*known, *(_arguments(of) if of else ())})
     for name in given:
         if name not in names:
             raise UnknownOptionError(
@@ -38,8 +50,7 @@ def check_known(given: Mapping[str, Any] | Iterable[str], known: Iterable[str], 
             )
 
 
-def arguments_of(function: Callable[..., Any]) -> list[str]:
-    """Names of a function's own arguments, so that a misspelt one is answered with them."""
+def _arguments(function: Callable[..., Any]) -> list[str]:
     stars = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.kind not in stars]

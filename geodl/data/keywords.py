@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from geodl.base.errors import UnknownOptionError
@@ -41,14 +41,14 @@ def check_keywords(
     given: Mapping[str, Any],
     known: Collection[str],
     dataset_type: str,
-    arguments: Collection[str] = (),
+    of: Callable[..., Any] | None = None,
 ) -> Mapping[str, Any]:
     """Return ``given`` if a dataset type reads all of it.
 
     Parameters
     ----------
-    arguments
-        Names of the function's own arguments, one of which may have been misspelt.
+    of
+        The function whose keywords they are.
 
     Raises
     ------
@@ -62,5 +62,5 @@ def check_keywords(
                 f"prepare_data: the keyword {name!r} is for {DOCUMENTED[name]}; this data set is "
                 f"{dataset_type}, which takes {', '.join(sorted(known))}. Leave it out."
             )
-    check_known(given, (*arguments, *known), f"prepare_data for {dataset_type}")
+    check_known(given, known, f"prepare_data for {dataset_type}", of=of)
     return given

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from geodl.base.errors import OptionError
-from geodl.base.options import arguments_of, as_int, as_path
+from geodl.base.options import as_int, as_path
 from geodl.data import DATASETS
 from geodl.data.chips import ChipData
 from geodl.data.keywords import check_keywords
@@ -131,7 +131,7 @@ def prepare_data(
         seed=as_int(seed, "seed", minimum=0),
         resize_to=as_size(resize_to),
         working_dir=None if working_dir is None else as_path(working_dir, "working_dir"),
-        options=check_keywords(kwargs, builder.keywords, name, arguments_of(prepare_data)),
+        options=check_keywords(kwargs, builder.keywords, name, of=prepare_data),
     )
     return builder().build(request)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from geodl.base.errors import ModelDataError
-from geodl.base.options import arguments_of, as_bool, as_int, check_choice, check_known
+from geodl.base.errors import DataWarning, ModelDataError
+from geodl.base.options import as_bool, as_int, check_choice, check_known
 from geodl.bundle.instantiate import NORM_KEY, apply_norm, instantiate
 from geodl.bundle.read import Bundle, read_bundle
 from geodl.bundle.weights import load_matching
@@ -112,6 +113,7 @@ class TorchModel(Packaged, Model):
         self._data = data
         self._contract = contract_of_data(data, type(self).__name__, self.kind, self.variable_tile)
         self._parameters = dict(parameters)
+        package = None if pretrained_path is None else read_bundle(pretrained_path, verify=False)
         with torch.random.fork_rng([]):
             torch.manual_seed(data.seed)
             net, task, loaded = self.build(
@@ -119,19 +121,38 @@ class TorchModel(Packaged, Model):
                 bands=self._contract.inputs,
                 tile_px=self._contract.tile_px,
                 parameters=self._parameters,
-                pretrained=pretrained_path is None,
+                pretrained=package is None,
                 batch_size=data.batch_size,
             )
         small = data.batch_size is not None and data.batch_size < LEAST_BATCH_FOR_BATCH_NORM
-        if small and self.norm_counts_items:
-            self._parameters[NORM_KEY] = "group_head" if loaded else "group"
-            apply_norm(net, self._parameters[NORM_KEY])
+        # Weights work only with the normalisation that they were trained with.
+        norm = package.parameters.get(NORM_KEY) if package is not None else None
+        if norm is None and small and self.norm_counts_items:
+            norm = "group_head" if loaded or package is not None else "group"
+        if norm is not None:
+            self._parameters[NORM_KEY] = norm
+            apply_norm(net, norm)
         self._take(net, task)
-        if pretrained_path is not None:
-            loaded = True
-            load_matching(self._net, read_bundle(pretrained_path, verify=False).trained_weights())
+        if package is not None:
+            loaded = self._start_from(package)
         if loaded:
             self._net.backbone.requires_grad_(False)
+
+    def _start_from(self, package: Bundle) -> bool:
+        """Take what fits of a package's weights; whether that is the whole backbone."""
+        left = set(load_matching(self._net, package.trained_weights()))
+        backbone = {id(p) for p in self._net.get_submodule("backbone").parameters()}
+        other = [n for n, p in self._net.named_parameters() if id(p) in backbone and n in left]
+        if other:
+            warnings.warn(
+                f"{package.where}: {len(other)} weights of the backbone do not fit, {other[0]!r} "
+                f"first, and start at random; the backbone is left unfrozen. The package has the "
+                f"backbone {package.parameters.get('backbone')!r} on {package.contract.inputs} "
+                "bands.",
+                DataWarning,
+                stacklevel=4,
+            )
+        return not other
 
     def _take(self, net: nn.Module, task: Task) -> None:
         self._net = net.eval()
@@ -255,7 +276,7 @@ class TorchModel(Packaged, Model):
         """
         from geodl.models.training import fit_model
 
-        check_known(kwargs, (*arguments_of(self.fit), *self.fit_keywords), "fit()")
+        check_known(kwargs, self.fit_keywords, "fit()", of=self.fit)
         iterations = kwargs.get("iters_per_epoch")
         check_choice(monitor, self.available_metrics, "monitor")
         check_choice(checkpoint, (True, False, "all"), "checkpoint")
@@ -319,8 +340,7 @@ class TorchModel(Packaged, Model):
         """
         from geodl.models.drawing import results_figure
 
-        known = (*arguments_of(self.show_results), *self._task.predict_defaults)
-        check_known(kwargs, known, "show_results()")
+        check_known(kwargs, self._task.predict_defaults, "show_results()", of=self.show_results)
         data = self._need_data("show_results()")
         count = as_int(rows, "rows", minimum=1)
         return show(results_figure(self._net, self._task, data, self._contract, count, kwargs))

@@ -67,7 +67,7 @@ class ChangeDetector(ExportsScores, TorchModel):
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
-        check_known(kwargs, (), name)
+        check_known(kwargs, (), name, of=type(self))
         parameters = {
             "backbone": check_backbone(backbone or _DEFAULT_BACKBONE),
             "attention_type": attention_type,
@@ -142,7 +142,7 @@ class ChangeDetector(ExportsScores, TorchModel):
         UnknownOptionError
             Another keyword.
         """
-        check_known(kwargs, ("crop_predict", "visualize", "save"), "predict()")
+        check_known(kwargs, ("crop_predict", "visualize", "save"), "predict()", of=self.predict)
         crop = as_bool(kwargs.get("crop_predict", False), "crop_predict")
         found: PairPrediction = classify_pair(
             self.net, self._change_task, self.contract, before_image, after_image, crop=crop

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from matplotlib.figure import Figure
 
-from geodl.base.options import as_bool, as_int
+from geodl.base.options import as_bool, as_int, as_path
 from geodl.data.figure import show
 from geodl.models.base import TorchModel
 from geodl.models.detector_export import ExportsDetector
@@ -227,7 +226,7 @@ class DetectorModel(PrecisionScores, ExportsDetector, TorchModel):
         )
         video.VideoRun(
             detector=detector,
-            source=Path(input_video_path),
+            source=as_path(input_video_path, "input_video_path"),
             metadata=table,
             size_yx=self._resized_to() if as_bool(resize, "resize") else None,
             tracker=tracker if as_bool(track, "track") else None,

@@ -110,7 +110,7 @@ class EdgeDetector(ExportsScores, TorchModel):
         **kwargs
             None are known; others are refused.
         """
-        check_known(kwargs, (), "show_results()")
+        check_known(kwargs, (), "show_results()", of=self.show_results)
         return super().show_results(rows, thresh=thresh, thinning=thinning)
 
     def score_for_package(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class EfficientDet(DetectorModel):
     ) -> None:
         name = type(self).__name__
         check_backend("pytorch", args, name)
-        check_known(kwargs, ("backbone", "pretrained_path"), name)
+        check_known(kwargs, ("backbone", "pretrained_path"), name, of=type(self))
         check_data_fits(data, name, self.kind, self.dataset_types)
         parameters = {
             "backbone": _checked(backbone or BACKBONES[0]),
@@ -120,7 +120,7 @@ class EfficientDet(DetectorModel):
         resize: bool = False,
         **kwargs: Any,
     ) -> tuple[list[Any], ...]:
-        check_known(kwargs, ("batch_size",), "predict()")
+        check_known(kwargs, ("batch_size",), "predict()", of=self.predict)
         batch = as_int(kwargs.get("batch_size", 1), "batch_size", minimum=1)
         return super().predict(
             image_path, threshold, nms_overlap, return_scores, visualize, resize, batch

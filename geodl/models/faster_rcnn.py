@@ -70,7 +70,7 @@ class FasterRCNN(ResNetBackbones, DetectorModel):
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
-        check_known(kwargs, (*REGION_DEFAULTS, COCO_WEIGHTS), name)
+        check_known(kwargs, (*REGION_DEFAULTS, COCO_WEIGHTS), name, of=type(self))
         check_data_fits(data, name, self.kind, self.dataset_types)
         backbone = check_backbone(backbone or "resnet50")
         parameters = {

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from geodl.base.errors import OptionError
-from geodl.base.options import arguments_of, as_bool, as_float, as_int, check_known
+from geodl.base.options import as_bool, as_float, as_int, check_known
 from geodl.bundle.read import Bundle
 from geodl.core.blocks import RasterBlock
 from geodl.core.classes import ClassTable
@@ -94,7 +94,7 @@ class FeatureClassifier(ExportsScores, FeatureLayers, TorchModel):
     ) -> None:
         name = type(self).__name__
         check_backend(backend, args, name)
-        check_known(kwargs, arguments_of(type(self)), name)
+        check_known(kwargs, (), name, of=type(self))
         parameters = {
             "backbone": check_tile_backbone(backbone or "resnet34"),
             "mixup": as_bool(mixup, "mixup"),
@@ -183,7 +183,7 @@ class FeatureClassifier(ExportsScores, FeatureLayers, TorchModel):
         ModelDataError
             The model was opened without data.
         """
-        check_known(kwargs, ("thresh",), "plot_confusion_matrix()")
+        check_known(kwargs, ("thresh",), "plot_confusion_matrix()", of=self.plot_confusion_matrix)
         limit = as_float(kwargs.get("thresh", THRESHOLD), "thresh", minimum=0, maximum=1)
         meter = self._counts(limit)
         counts = meter.binary() if self.task.multilabel else meter.matrix()

@@ -45,5 +45,5 @@ class HEDEdgeDetector(EdgeDetector):
         pretrained_path: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        check_known(kwargs, (), type(self).__name__)
+        check_known(kwargs, (), type(self).__name__, of=type(self))
         self._setup_detector(data, backbone, pretrained_path)

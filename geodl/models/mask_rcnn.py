@@ -86,7 +86,7 @@ class MaskRCNN(ResNetBackbones, PrecisionScores, ExportsDetector, TorchModel):
     ) -> None:
         name = type(self).__name__
         check_backend("pytorch", args, name)
-        check_known(kwargs, (*REGION_DEFAULTS, COCO_WEIGHTS), name)
+        check_known(kwargs, (*REGION_DEFAULTS, COCO_WEIGHTS), name, of=type(self))
         check_data_fits(data, name, self.kind, self.dataset_types)
         backbone = check_backbone(backbone or _DEFAULT_BACKBONE)
         parameters = {
@@ -129,7 +129,7 @@ class MaskRCNN(ResNetBackbones, PrecisionScores, ExportsDetector, TorchModel):
     def from_model(  # type: ignore[override]  # documented with keywords that mean nothing
         cls, emd_path: str | os.PathLike[str], data: Any = None, **kwargs: Any
     ) -> Self:
-        check_known(kwargs, (), "from_model()")
+        check_known(kwargs, (), "from_model()", of=cls.from_model)
         return super().from_model(emd_path, data)
 
     @property
@@ -225,7 +225,7 @@ class MaskRCNN(ResNetBackbones, PrecisionScores, ExportsDetector, TorchModel):
         ModelDataError
             The image lacks bands that the model takes.
         """
-        check_known(kwargs, ("batch_size", "min_obj_size"), "predict()")
+        check_known(kwargs, ("batch_size", "min_obj_size"), "predict()", of=self.predict)
         batch = as_int(kwargs.get("batch_size", 1), "batch_size", minimum=1)
         least = as_float(kwargs.get("min_obj_size", 1), "min_obj_size", minimum=0.0)
         detector = ImageDetector(
@@ -286,7 +286,7 @@ class MaskRCNN(ResNetBackbones, PrecisionScores, ExportsDetector, TorchModel):
         **kwargs
             ``nms_overlap`` (0.1).
         """
-        check_known(kwargs, ("nms_overlap",), "show_results()")
+        check_known(kwargs, ("nms_overlap",), "show_results()", of=self.show_results)
         data = self._need_data("show_results()")
         size = as_float(imsize, "imsize", minimum=0.1)
         first = as_int(index, "index", minimum=0)

@@ -78,7 +78,7 @@ class MMDetection3D(PrecisionScores, TorchModel):
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
-        check_known(kwargs, ("voxel_parms",), name)
+        check_known(kwargs, ("voxel_parms",), name, of=type(self))
         if isinstance(model, (str, os.PathLike)) and Path(model).suffix == ".py":
             raise NotSupportedError(
                 f"{os.fspath(model)} is a configuration of the MMDetection3D package, whose "
@@ -164,7 +164,9 @@ class MMDetection3D(PrecisionScores, TorchModel):
         ModelDataError
             The model was opened without data.
         """
-        check_known(kwargs, ("view_type",), "average_precision_score()")
+        check_known(
+            kwargs, ("view_type",), "average_precision_score()", of=self.average_precision_score
+        )
         view = check_choice(kwargs.get("view_type", "valid"), ("valid", "train"), "view_type")
         options = {
             **self.task.options,
@@ -210,7 +212,12 @@ class MMDetection3D(PrecisionScores, TorchModel):
         """
         from geodl.models.point_files import detect_h5
 
-        check_known(kwargs, ("batch_size", "detect_thresh", "nms_overlap"), "predict_h5()")
+        check_known(
+            kwargs,
+            ("batch_size", "detect_thresh", "nms_overlap"),
+            "predict_h5()",
+            of=self.predict_h5,
+        )
         return detect_h5(
             self,
             Path(path),
@@ -244,7 +251,12 @@ class MMDetection3D(PrecisionScores, TorchModel):
         from geodl.models.point_pictures import MOST_SHOWN, picture_of, results_figure_3d
 
         data = self._need_data("show_results()")
-        check_known(kwargs, ("color_mapping", "max_display_point", "view_type"), "show_results()")
+        check_known(
+            kwargs,
+            ("color_mapping", "max_display_point", "view_type"),
+            "show_results()",
+            of=self.show_results,
+        )
         view = check_choice(kwargs.pop("view_type", "valid"), ("valid", "train"), "view_type")
         given = kwargs.get("max_display_point", getattr(self, "_most_shown", MOST_SHOWN))
         self._most_shown = as_int(given, "max_display_point", minimum=1)

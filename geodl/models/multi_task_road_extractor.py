@@ -83,7 +83,7 @@ class MultiTaskRoadExtractor(ExportsScores, PixelScores, TorchModel):
     ) -> None:
         name = type(self).__name__
         refuse_more(args, name)
-        check_known(kwargs, ("mtl_model", *_TASK), name)
+        check_known(kwargs, ("mtl_model", *_TASK), name, of=type(self))
         parameters = {
             **kwargs,
             "backbone": check_backbone(backbone or _DEFAULT_BACKBONE),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from geodl.base.errors import NotSupportedError
-from geodl.base.options import arguments_of, as_bool, check_choice, check_known
+from geodl.base.options import as_bool, check_choice, check_known
 from geodl.bundle.read import read_bundle
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Packaged:
         """
         from geodl.models.packaging import save_model
 
-        check_known(kwargs, (*arguments_of(self.save), "overwrite", "batch_size"), "save()")
+        check_known(kwargs, ("overwrite", "batch_size"), "save()", of=self.save)
         catalog = None
         if as_bool(publish, "publish"):
             from geodl.catalog.chosen import chosen_catalog

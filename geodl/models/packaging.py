@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from geodl.base.errors import BundleError, OptionError
+from geodl.base.errors import BundleError, DataWarning, OptionError
 from geodl.base.options import as_path
 from geodl.bundle.onnx_file import SUFFIX as ONNX_SUFFIX
 from geodl.bundle.points import ATTRIBUTES_KEY
@@ -181,6 +182,26 @@ def _optimizer_state(bundle: Bundle) -> dict[str, dict[str, torch.Tensor]]:
     return state
 
 
+def _say_other_data(model: TorchModel, bundle: Bundle) -> None:
+    """Warn where the weights learned other classes, or another scaling of what they see."""
+    own, theirs = model.contract, bundle.contract
+    facts = {
+        "classes": ([(e.value, e.name) for e in c.classes] for c in (own, theirs)),
+        "bands": (c.extract_bands for c in (own, theirs)),
+        "normalisation": (c.normalization for c in (own, theirs)),
+        "point attributes": (c.points for c in (own, theirs)),
+    }
+    other = [name for name, (ours, given) in facts.items() if ours != given]
+    if other:
+        warnings.warn(
+            f"{bundle.where}: the weights were trained with other {', '.join(other)} than those "
+            f"of this model's data, and are read by those of the data. "
+            f"{type(model).__name__}.from_model(path, data) takes those of the package.",
+            DataWarning,
+            stacklevel=4,
+        )
+
+
 def load_into(model: TorchModel, name_or_path: str | os.PathLike[str], *, strict: bool) -> None:
     """Give a model the weights of a package; see :meth:`geodl.models.base.TorchModel.load`."""
     path = as_path(name_or_path, "name_or_path")
@@ -192,7 +213,14 @@ def load_into(model: TorchModel, name_or_path: str | os.PathLike[str], *, strict
     bundle.require_class(type(model).__name__)
     state = bundle.trained_weights()
     if strict:
-        load_exactly(model.net, state, bundle.where)
+        try:
+            load_exactly(model.net, state, bundle.where)
+        except BundleError as error:
+            raise BundleError(
+                f"{error} {type(model).__name__}.from_model(path, data) builds the package's own "
+                "network; strict=False takes the weights that fit."
+            ) from error
+        _say_other_data(model, bundle)
     else:
         load_matching(model.net, state)
     model.net.eval()

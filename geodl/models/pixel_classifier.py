@@ -52,7 +52,7 @@ class PixelClassifier(ExportsScores, PixelScores, TorchModel):
         ModelDataError
             Data of another kind.
         """
-        parameters = loss_parameters(type(self).__name__, data, given, own)
+        parameters = loss_parameters(type(self), data, given, own)
         asked = {**switches, **{name: given.get(name, default) for name, default in own.items()}}
         parameters |= {"backbone": check_backbone(backbone), **network}
         parameters |= {name: as_bool(value, name) for name, value in asked.items()}

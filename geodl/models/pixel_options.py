@@ -18,12 +18,14 @@ PIXEL_KEYWORDS = (
 
 
 def loss_parameters(
-    model_name: str, data: Any, given: Mapping[str, Any], own: Collection[str] = ()
+    model: type, data: Any, given: Mapping[str, Any], own: Collection[str] = ()
 ) -> dict[str, Any]:
     """The documented keywords of a pixel classifier as parameters of its package.
 
     Parameters
     ----------
+    model
+        The class, for messages.
     given
         Keywords of the constructor: ``class_balancing``, ``mixup``, ``focal_loss``,
         ``dice_loss_fraction``, ``dice_loss_average``, ``ignore_classes``, and those in ``own``.
@@ -35,7 +37,7 @@ def loss_parameters(
     UnknownOptionError
         Another keyword.
     """
-    check_known(given, [*PIXEL_KEYWORDS, *own], model_name)
+    check_known(given, (*PIXEL_KEYWORDS, *own), model.__name__, of=model)
     options = PIXEL_KEYWORDS[1:]
     parameters = {name: given[name] for name in options if name in given}
     if as_bool(given.get("class_balancing", False), "class_balancing"):

@@ -63,7 +63,7 @@ class QueryDetector(ResNetBackbones, DetectorModel):
     ) -> None:
         name = type(self).__name__
         offered = (COCO_WEIGHTS,) if self.coco_name else ()
-        check_known(kwargs, (*self.option_defaults, *offered), name)
+        check_known(kwargs, (*self.option_defaults, *offered), name, of=type(self))
         check_data_fits(data, name, self.kind, self.dataset_types)
         backbone = check_backbone(backbone or _DEFAULT_BACKBONE)
         parameters = {

@@ -73,7 +73,7 @@ class RetinaNet(ResNetBackbones, DetectorModel):
         name = type(self).__name__
         check_backend("pytorch", args, name)
         known = ("scales", "ratios", "backbone", "pretrained_path", COCO_WEIGHTS)
-        check_known(kwargs, known, name)
+        check_known(kwargs, known, name, of=type(self))
         check_data_fits(data, name, self.kind, self.dataset_types)
         backbone = check_backbone(backbone or _DEFAULT_BACKBONE)
         parameters = {

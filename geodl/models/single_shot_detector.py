@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from geodl.base.errors import OptionError
-from geodl.base.options import arguments_of, as_bool, as_float, as_int, check_choice, check_known
+from geodl.base.options import as_bool, as_float, as_int, check_choice, check_known
 from geodl.core.classes import ClassTable
 from geodl.models.contracts import check_data_fits
 from geodl.models.detector import DetectorModel
@@ -94,7 +94,7 @@ class SingleShotDetector(DetectorModel):
     ) -> None:
         name = type(self).__name__
         check_backend(backend, args, name)
-        check_known(kwargs, arguments_of(type(self)), name)
+        check_known(kwargs, (), name, of=type(self))
         check_data_fits(data, name, self.kind, self.dataset_types)
         parameters = {
             "backbone": check_backbone(backbone or _DEFAULT_BACKBONE),

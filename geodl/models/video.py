@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from geodl.base.errors import ModelDataError, OptionError
-from geodl.base.options import as_bool, as_int, check_known
+from geodl.base.options import as_bool, as_int, as_path, check_known
 from geodl.core.blocks import RasterBlock
 from geodl.core.contract import ModelContract
 from geodl.core.detections import Detections
@@ -186,7 +186,8 @@ def video_paths(
     NotSupportedError
         A suffix that no video has.
     """
-    path, table = Path(source), Path(metadata_file)
+    path = as_path(source, "input_video_path")
+    table = as_path(metadata_file, "metadata_file")
     if table.suffix.lower() != ".csv":
         raise OptionError(f"metadata_file={str(table)!r} must end in .csv.")
     suffix = path.suffix if path.suffix.lower() in (".mp4", ".mov", ".m4v", ".avi") else ".mp4"

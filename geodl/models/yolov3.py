@@ -81,7 +81,7 @@ class YOLOv3(DetectorModel):
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
-        check_known(kwargs, ("backbone",), name)
+        check_known(kwargs, ("backbone",), name, of=type(self))
         backbone = check_backbone(kwargs.get("backbone") or DARKNET)
         if data is None:
             self._without_data(backbone, pretrained_path)

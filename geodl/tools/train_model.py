@@ -14,7 +14,15 @@ import torch
 
 from geodl.base.errors import NotSupportedError, OptionError, OutputExistsError
 from geodl.base.models import MODELS
-from geodl.base.options import as_bool, as_float, as_int, check_choice, check_known, nearest
+from geodl.base.options import (
+    as_bool,
+    as_float,
+    as_int,
+    as_mapping,
+    check_choice,
+    check_known,
+    nearest,
+)
 from geodl.bundle.write import check_name
 from geodl.data import DATASETS
 from geodl.data.prepare import prepare_data
@@ -140,7 +148,10 @@ def train_model(
     check_known(kwargs, (), "train_model")
     call = _Call(
         model_class=_model_class(model_type),
-        arguments={key: _value(value) for key, value in (model_arguments or {}).items()},
+        arguments={
+            key: _value(value)
+            for key, value in as_mapping(model_arguments, "model_arguments").items()
+        },
         folders=input_folder,
     )
     call.check_arguments()

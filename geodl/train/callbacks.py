@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from geodl.base.errors import MissingPackageError
+from geodl.base.errors import MissingPackageError, OutputError
 
 PATIENCE_EPOCHS = 5
 LEAST_IMPROVEMENT = 0.001
@@ -95,6 +95,8 @@ class TensorBoardLog:
     ------
     MissingPackageError
         The package ``tensorboard`` is not installed.
+    OutputError
+        The folder cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -104,7 +106,13 @@ class TensorBoardLog:
             raise MissingPackageError(
                 "fit(tensorboard=True) needs the package 'tensorboard': pip install tensorboard."
             ) from error
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"fit(tensorboard=True) cannot write its log to {folder}: {error.strerror}. Give "
+                "prepare_data another working_dir."
+            ) from error
         self._writer: Any = SummaryWriter(str(folder))
 
     def after_epoch(self, row: Mapping[str, float]) -> None:

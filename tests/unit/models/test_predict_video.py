@@ -353,6 +353,7 @@ def test_the_method_runs_with_all_its_options_and_names_its_outputs(detector, tm
         ({"threshold": 2}, OptionError, "threshold"),
         ({"track": "perhaps"}, OptionError, "track"),
         ({"metadata_file": "film.txt"}, OptionError, "csv"),
+        ({"metadata_file": None}, OptionError, "metadata_file=None is no path"),
         ({"output_file_path": "film.gif"}, NotSupportedError, "mp4"),
         ({"multiplex_file_path": "film.avi"}, NotSupportedError, "mov"),
         ({"output_file_path": "film.mp4"}, OptionError, "input"),

@@ -11,10 +11,12 @@ from sklearn.metrics import jaccard_score, precision_recall_fscore_support
 
 from geodl.base.errors import (
     BundleError,
+    DataWarning,
     ModelDataError,
     NotSupportedError,
     OfflineWarning,
     OptionError,
+    OutputError,
     OutputExistsError,
     SourceNotFoundError,
     TrainingError,
@@ -377,7 +379,7 @@ def test_a_bare_name_lies_below_the_datas_models(data):
 def test_load_is_strict_unless_told(trained, saved, data, export):
     model = make(data)  # BatchNorm, the saved one has GroupNorm
     before = weights(model)
-    with pytest.raises(BundleError, match="another network"):
+    with pytest.raises(BundleError, match=r"another network\..*from_model\(path, data\)"):
         model.load(saved)
     assert same(before, weights(model))
     model.load(saved, strict=False)
@@ -442,6 +444,45 @@ def test_a_bare_name_is_a_model_of_the_data_whatever_lies_in_the_working_folder(
     model.load("trees")
     with pytest.raises(SourceNotFoundError, match=r"models.oaks"):
         model.load("oaks")
+
+
+def test_weights_of_other_classes_load_with_a_warning(data, export, saved):
+    other = prepare_data(
+        export, chip_size=64, batch_size=2, class_mapping={3: "car"}, working_dir=data.working_dir
+    )
+    model = make(other)
+    with pytest.warns(DataWarning, match=r"with other classes than.*from_model\(path, data\)"):
+        model.load(saved)
+    assert same(weights(model), weights(UnetClassifier.from_model(saved)))
+
+
+def test_pretrained_weights_keep_the_normalisation_that_they_learned_with(data, export, saved):
+    # The package has GroupNorm; this data's batches of 4 would have had BatchNorm.
+    model = UnetClassifier(data, "resnet18", pretrained_path=saved)
+    assert same(weights(model), weights(UnetClassifier.from_model(saved)))
+    plain = make(data).save("plain", compute_metrics=False)
+    small = prepare_data(export, chip_size=64, batch_size=2, working_dir=data.working_dir)
+    again = UnetClassifier(small, "resnet18", pretrained_path=plain)
+    assert isinstance(again.net.net.encoder.model.bn1, torch.nn.BatchNorm2d)
+
+
+def test_a_backbone_that_the_package_does_not_have_is_said_and_not_frozen(data, saved):
+    with pytest.warns(DataWarning, match=r"start at random.*'resnet18' on 3 bands"):
+        model = UnetClassifier(data, "resnet34", pretrained_path=saved)
+    assert all(p.requires_grad for p in model.net.backbone.parameters())
+
+
+def test_a_log_that_cannot_be_written_is_named_before_training(export, tmp_path):
+    (tmp_path / "file").write_text("")
+    model = make(prepare_data(export, chip_size=64, batch_size=4, working_dir=tmp_path / "file"))
+    with pytest.raises(OutputError, match=r"file.training_log.*another working_dir"):
+        model.fit(1, 0.001, tensorboard=True)
+    assert not model.record.rows
+
+
+def test_a_misspelt_argument_of_the_class_is_answered_with_the_right_one(data):
+    with pytest.raises(UnknownOptionError, match="Did you mean 'pretrained_path'"):
+        make(data, pretraind_path="x")
 
 
 def test_a_model_shows_itself_in_a_notebook(trained):
