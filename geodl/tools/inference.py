@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from geodl.base.errors import BlockError, DataError, OptionError, OutputExistsError
+from geodl.base.options import as_bool
 from geodl.base.places import is_remote, place
 from geodl.bundle import ModelRef
 from geodl.core.contract import TaskKind
@@ -209,6 +210,8 @@ class ToolCall:
         What ``finalise`` returns; with ``future`` a :class:`RunFuture` of it, with ``estimate``
         worker-hours, with ``dry_run`` a :class:`RunPlan`, or a list of them.
         """
+        future, estimate = as_bool(future, "future"), as_bool(estimate, "estimate")
+        dry_run = as_bool(dry_run, "dry_run")
         if self._several() and not self.raster:
             raise OptionError("input_raster is an empty list; give at least one raster.")
         # Once, and here: the work may be done in another thread, where another client is active.
@@ -286,7 +289,9 @@ class ToolCall:
 
     def _plan(self, raster: Any, output_name: str | os.PathLike[str] | None) -> RunPlan:
         with self._prepared(raster, self.client) as job:
-            self._checked(job, output_name)
+            if self.gis is None:
+                # A catalog would make the item's folder.
+                self._checked(job, output_name)
             job, plan = self._planned(job, self.client)
             # Only workers can tell what their GPUs take.
             here = self.client is None or job.device == "cpu"

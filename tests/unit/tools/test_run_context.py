@@ -130,6 +130,8 @@ def test_complex_pixels_are_refused_and_their_size_is_not(
         ({"block_size": "large"}, "block_size='large'"),
         ({"block_size": 512.5}, "block_size=512.5"),
         ({"client": "tcp://head:8786"}, "no Dask client"),
+        ({"future": "later"}, "future='later' is neither"),
+        ({"dry_run": 2}, "dry_run=2 is neither"),
         ({"output_name": 3}, "output_name=3 is no path"),
     ],
 )

@@ -9,6 +9,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 
+import geodl
 from geodl.base.errors import BlockError, OptionError, OutputError, OutputExistsError
 from geodl.runtime.future import RunFuture
 from geodl.tools import inference
@@ -111,6 +112,10 @@ def test_a_dry_run_refuses_what_the_run_would(
     for name, error in ((tmp_path / "no" / "map.tif", OutputError), ("map.jpg", OptionError)):
         with pytest.raises(error):
             classify_pixels(rasters[0], pixel_model, output_name=name, dry_run=True)
+    catalog = geodl.Catalog(tmp_path / "catalog")
+    before = sorted(catalog.root.rglob("*"))
+    classify_pixels(rasters[0], pixel_model, output_name="map", gis=catalog, dry_run=True)
+    assert sorted(catalog.root.rglob("*")) == before
 
 
 def test_an_empty_list_is_refused(pixel_model: Path) -> None:
