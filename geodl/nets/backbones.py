@@ -65,8 +65,20 @@ def plain_transformer_names() -> tuple[str, ...]:
     return tuple(f"{TIMM_PREFIX}{n}" for n in timm.list_models() if _is(n, _TIMM_PLAIN))
 
 
-def check_backbone(name: str, families: tuple[str, ...] = ("ResNet", "DenseNet", "VGG")) -> str:
+def stated_name(backbone: str | Callable[..., Any]) -> str:
+    """The name of a backbone that is given as text, or as the function that makes it."""
+    return str(getattr(backbone, "__name__", backbone)).strip()
+
+
+def check_backbone(
+    name: str | Callable[..., Any], families: tuple[str, ...] = ("ResNet", "DenseNet", "VGG")
+) -> str:
     """The name as a package stores it, with ``timm:`` unless it is of the named families.
+
+    Parameters
+    ----------
+    name
+        Text, or the function of torchvision or timm that makes the network.
 
     Raises
     ------
@@ -74,7 +86,7 @@ def check_backbone(name: str, families: tuple[str, ...] = ("ResNet", "DenseNet",
         Nothing has that name; gives the nearest.
     """
     own = backbone_names(families)
-    text = str(name).strip()
+    text = stated_name(name)
     bare = text.removeprefix(TIMM_PREFIX)
     if text in own:
         return text

@@ -19,6 +19,7 @@ from geodl.nets.backbones import (
     backbone_names,
     check_backbone,
     module_halves,
+    stated_name,
     transformer_names,
 )
 from geodl.nets.weights import with_pretrained
@@ -39,7 +40,7 @@ def image_transformers() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*transformer_names(), *(f"{TIMM_PREFIX}{n}" for n in names)]))
 
 
-def check_tile_backbone(name: str) -> str:
+def check_tile_backbone(name: str | Callable[..., Any]) -> str:
     """The name as a package stores it: with ``timm:`` unless it is of our own families.
 
     Raises
@@ -48,7 +49,7 @@ def check_tile_backbone(name: str) -> str:
         Nothing has that name; gives the nearest.
     """
     own = backbone_names()
-    bare = str(name).strip().removeprefix(TIMM_PREFIX)
+    bare = stated_name(name).removeprefix(TIMM_PREFIX)
     if bare in own:
         return bare
     known = timm.list_models()

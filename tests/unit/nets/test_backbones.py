@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
+import torchvision
 
 from geodl.base.errors import NotSupportedError
 from geodl.nets.backbones import (
@@ -93,6 +95,8 @@ def test_families_and_lists():
         ("efficientnet_b0", "timm:efficientnet_b0"),
         ("timm:efficientnet_b0", "timm:efficientnet_b0"),
         (" resnet18 ", "resnet18"),
+        (torchvision.models.resnet18, "resnet18"),
+        (timm.models.efficientnet_b0, "timm:efficientnet_b0"),
     ],
 )
 def test_a_backbone_has_one_stored_name(given, stored):

@@ -133,6 +133,8 @@ def test_training_ends_in_a_package_or_an_item(chips, catalog, tmp_path):
     assert len(settings["epochs"]) == 1
     with pytest.raises(OutputExistsError):
         train(chips, "FEATURE_CLASSIFIER", output_name=folder, **options)
+    with pytest.raises(OptionError, match="model_arguments='chip_size 32' is no dictionary"):
+        train(chips, "FEATURE_CLASSIFIER", model_arguments="chip_size 32")
     item = train(
         chips, "FeatureClassifier", output_name="again", gis=catalog, pretrained_model=folder,
         freeze_model=False, **options,
