@@ -68,8 +68,8 @@ def lattice_index(values: np.ndarray, side: float) -> np.ndarray:
     strange = len(found) - int(np.isfinite(found).sum())
     if strange:
         raise DataError(
-            f"{strange} of {len(found)} coordinates are not finite, as where a CRS cannot express a "
-            "place. Drop these points first, with points.isel(point=...)."
+            f"{strange} of {len(found)} coordinates are not finite, as where a CRS cannot express "
+            "a place. Drop these points first, with points.isel(point=...)."
         )
     found -= values < found * side
     found += values >= (found + 1) * side
