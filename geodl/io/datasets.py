@@ -147,7 +147,8 @@ def choose_variable(dataset: xr.Dataset, variable: str | None, label: str) -> xr
     if not names:
         raise SourceError(f"{label} holds no raster: none of its variables has y and x axes.")
     raise SourceError(
-        f"{label} holds several rasters; choose one with variable=: {', '.join(sorted(names))}."
+        f"{label} holds several rasters; choose with geodl.open_raster(..., variable=...): "
+        f"{', '.join(sorted(names))}."
     )
 
 
@@ -181,7 +182,7 @@ def choose_time(array: xr.DataArray, time: Any, label: str) -> int | None:
             return 0
         raise SourceError(
             f"{label} is a series of {count} times ({time_range(array, axis)}); choose one with "
-            "time= (a date or a position)."
+            "geodl.open_raster(..., time=...), a date or a position."
         )
     return time_position(array, axis, time, label)
 

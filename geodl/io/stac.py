@@ -54,8 +54,9 @@ def stac_assets(item: Any, names: tuple[str, ...]) -> list[tuple[str, str]]:
                 f"Its rasters: {', '.join(rasters) or 'none'}."
             )
     if not names and len(rasters) != 1:
-        listed = f"several rasters; choose with variable=: {', '.join(rasters)}"
-        raise SourceError(f"{label} holds {listed if rasters else 'no raster'}.")
+        remedy = f"choose with geodl.open_raster(..., variable=...): {', '.join(rasters)}"
+        held = f"several rasters; {remedy}" if rasters else "no raster"
+        raise SourceError(f"{label} holds {held}.")
     base = _base(item, content)
     return [(name, _place(content["assets"][name]["href"], base)) for name in names or rasters]
 

@@ -195,7 +195,7 @@ def test_a_dataset_of_several_rasters_lists_them(noise):
             "cloud": raster(noise(4, 4, seed=1), dims=("y", "x")),
         }
     )
-    with pytest.raises(SourceError, match=r"variable=: cloud, red"):
+    with pytest.raises(SourceError, match=r"variable=...\): cloud, red"):
         open_source(dataset)
     with pytest.raises(OptionError, match="cloud"):
         open_source(dataset, variable="clouds")
