@@ -54,8 +54,8 @@ def test_planning_a_block_takes_microseconds() -> None:
     count = sum(1 for _ in plan.blocks())
     spent_s = time.process_time() - started
     assert count == plan.block_count == 261**2
-    # 10 s for a million.
-    assert spent_s / count < 20e-6
+    # Some 5 us on a usual machine; the soak test below holds the promise of 10 s for a million.
+    assert spent_s / count < 60e-6
 
 
 @pytest.mark.soak
