@@ -18,6 +18,7 @@ from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import Subprocess, SubprocessWorker
 
 from geodl.base.errors import ClusterError
+from geodl.runtime.clusters import end_with_caller
 from geodl.runtime.clusters.spec import Spec
 
 START_S = 120.0
@@ -81,7 +82,7 @@ def start_processes(spec: Spec, worker_class: str, count: int, **options: Any) -
 
 
 class SchedulerProcess(Subprocess):
-    """A scheduler whose messages reach the caller's terminal.
+    """A scheduler whose messages reach the caller's terminal, and which ends with the caller.
 
     That of ``distributed`` writes them into a pipe that nobody reads: full after a day of workers
     that come and go, it stops the scheduler, and a scheduler that is late stops its caller.
@@ -98,10 +99,15 @@ class SchedulerProcess(Subprocess):
             file = Path(folder, "scheduler.json")
             spec = {
                 "cls": "distributed.Scheduler",
-                "opts": {**self.options, "scheduler_file": str(file)},
+                "opts": {
+                    **self.options,
+                    "scheduler_file": str(file),
+                    "preload": [end_with_caller.__name__],
+                },
             }
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "dask", "spec", "--spec", json.dumps(spec)),
+                stdin=asyncio.subprocess.PIPE,
                 env={"DASK_LOGGING__DISTRIBUTED": "warning", **process_environment()},
             )
             self.process = process

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import dask
+import psutil
 import pytest
 from distributed import Client, SpecCluster
 
@@ -277,6 +278,7 @@ def test_local_workers_take_their_share(tmp_path: Path) -> None:
 ASKED = """
 from distributed.worker import Worker
 import dask
+import psutil
 names = ("distributed.worker.profile.interval", "distributed.admin.tick.interval")
 print(*(dask.config.get(name) for name in names))
 """
@@ -314,3 +316,25 @@ async def _ask_asynchronously(address: str) -> None:
 
 def test_an_asynchronous_client_is_refused(running: SpecCluster) -> None:
     asyncio.run(_ask_asynchronously(running.scheduler_address))
+
+
+CALLER = """
+import os, sys
+from geodl.runtime.connect import connect
+client = connect("local", workers=1, dashboard_address=None)
+print(client.run_on_scheduler(os.getpid), *client.run(os.getpid).values(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_caller_leaves_no_process_behind() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CALLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as caller:
+        assert caller.stdout is not None
+        scheduler, worker = map(int, caller.stdout.readline().split())
+        started = psutil.Process(caller.pid).children(recursive=True)
+        assert {scheduler, worker} < {process.pid for process in started}
+        caller.kill()
+    _, left = psutil.wait_procs(started, timeout=60)
+    assert not left
