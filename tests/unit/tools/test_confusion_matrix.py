@@ -1,6 +1,6 @@
 """compute_confusion_matrix on rasters of other grids and on points."""
 
-import tracemalloc
+import weakref
 
 import geopandas as gpd
 import numpy as np
@@ -11,6 +11,7 @@ from sklearn import metrics
 
 from geodl.base.errors import DataError, OptionError
 from geodl.functions import compute_confusion_matrix
+from geodl.io.source import open_source
 from geodl.tools import confusion_matrix
 
 CRS = "EPSG:32633"
@@ -100,20 +101,34 @@ def test_what_cannot_be_compared_is_refused(tmp_path, found, classified):
         compute_confusion_matrix(halves, classified)
 
 
+class Watched:
+    """A source that knows how much of what it gave is still held."""
+
+    def __init__(self, source):
+        self._source, self._given, self.most_px = source, [], 0
+
+    def __getattr__(self, name):
+        return getattr(self._source, name)
+
+    def read(self, window):
+        block = self._source.read(window)
+        self._given.append(weakref.ref(block.data))
+        alive = (reference() for reference in self._given)
+        self.most_px = max(self.most_px, sum(data.size for data in alive if data is not None))
+        return block
+
+
 def test_memory_does_not_grow_with_the_rasters(tmp_path, monkeypatch):
-    monkeypatch.setattr(confusion_matrix, "_WINDOW_PX", 256)
-    side = 4096
-    values = np.repeat(np.random.default_rng(0).choice([0, 3, 8], (side, 1)), side, axis=1)
-    values = values.astype(np.uint8)
-    tiled = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "lzw"}
-    one = write(tmp_path / "one.tif", values, **tiled)
-    two = write(tmp_path / "two.tif", values[::-1].copy(), **tiled)
-    tracemalloc.start()
-    try:
-        matrix = compute_confusion_matrix(one, two)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert matrix.total == side**2
-    # One raster held at a byte a pixel would take more; other threads' few MB do not matter.
-    assert peak < side**2
+    sources = []
+
+    def watched(*args, **options):
+        sources.append(Watched(open_source(*args, **options)))
+        return sources[-1]
+
+    monkeypatch.setattr(confusion_matrix, "_WINDOW_PX", 64)
+    monkeypatch.setattr(confusion_matrix, "open_source", watched)
+    values = np.random.default_rng(0).choice(np.array([0, 3, 8], np.uint8), (512, 512))
+    one, two = write(tmp_path / "one.tif", values), write(tmp_path / "two.tif", values[::-1].copy())
+    assert compute_confusion_matrix(one, two).total == 512**2
+    # The window at work, and the one before it until it is replaced.
+    assert 0 < max(source.most_px for source in sources) <= 2 * 64**2
