@@ -47,12 +47,9 @@ def _start(spec: Spec) -> Started:
     wait_s = as_float(
         spec.more.get("queue_timeout_s", _QUEUE_TIMEOUT_S), "queue_timeout_s", minimum=1
     )
+    of_jobs = {name: value for name, value in arguments.items() if name != "scheduler_options"}
+    _check_job(jobqueue.slurm.SLURMJob("tcp://the-scheduler:8786", "a-worker", **of_jobs))
     cluster = jobqueue.SLURMCluster(**arguments)
-    try:
-        _check_job(cluster.job_script())
-    except OptionError:
-        cluster.close()
-        raise
     cluster.scale(jobs=spec.workers)
     late = (
         f"SLURM started no worker within {wait_s:.0f} s; look at `squeue --me`, choose another "
@@ -62,7 +59,7 @@ def _start(spec: Spec) -> Started:
     return Started(cluster, 1, wait_s, late)
 
 
-def _check_job(script: str) -> None:
+def _check_job(job: Any) -> None:
     """Ask SLURM whether it would take a job; dask-jobqueue only logs that it does not, and waits.
 
     Raises
@@ -71,7 +68,7 @@ def _check_job(script: str) -> None:
         With what sbatch says.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
-        file.write(script)
+        file.write(job.job_script())
         file.flush()
         try:
             asked = subprocess.run(
