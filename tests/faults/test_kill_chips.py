@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -83,7 +84,13 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def chips(out: Path) -> list[Path]:
-    return [p for p in out.rglob("images/*") if p.suffix in IMAGE_SUFFIXES and p.name[0] != "."]
+    # Not rglob, which trips over folders that go while it looks.
+    found = [Path(folder, name) for folder, _, names in os.walk(out) for name in names]
+    return [
+        p
+        for p in found
+        if p.parent.name == "images" and p.suffix in IMAGE_SUFFIXES and p.name[0] != "."
+    ]
 
 
 def kill_after(
