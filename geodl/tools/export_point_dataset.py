@@ -22,7 +22,7 @@ from geodl.base.errors import (
     OutputExistsError,
     SourceNotFoundError,
 )
-from geodl.base.options import as_float, as_int, check_known, nearest
+from geodl.base.options import as_float, as_int, as_path, check_known, nearest
 from geodl.base.packages import require
 from geodl.formats.pctd_writer import (
     WrittenBlocks,
@@ -116,10 +116,10 @@ def export_point_dataset(
     most = as_int(max_points, "max_points", minimum=1)
     names = attribute_names(extra_features)
     require("h5py", "points")
-    output = _path(output_path, "output_path")
+    output = as_path(output_path, "output_path")
     if output.exists():
         raise OutputExistsError(f"{output} exists; name a new folder, or remove it first.")
-    sources = _sources(_path(data_path, "data_path"))
+    sources = _sources(as_path(data_path, "data_path"))
     _check_units(sorted({path for name in _SETS for path, _ in sources[name]}), side)
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = output.parent / f".{output.name}.{os.getpid()}.part"
@@ -187,12 +187,6 @@ def read_cloud(
         name: points[dimension].values for name, dimension in zip(names, dimensions, strict=True)
     }
     return xyz, points["classification"].values.astype(np.uint8), attributes
-
-
-def _path(given: Any, name: str) -> Path:
-    if not isinstance(given, (str, os.PathLike)):
-        raise OptionError(f"{name}={given!r} is no path; name one folder or file.")
-    return Path(given).expanduser()
 
 
 # -- which points go where --------------------------------------------------------------------
