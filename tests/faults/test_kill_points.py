@@ -23,18 +23,20 @@ from geodl.tools.detect_objects_3d import detect_objects_3d
 StartScript = Callable[..., BaseProcess]
 
 # Tiles are slowed where a kill is to meet the run at work, on a machine however fast.
-SCRIPT = """
+SLOWED = """
 import sys, time
 from geodl.runtime import run
-from geodl.testing.tiny_points import register_tiny_points
-from geodl.tools.classify_points import classify_points
-register_tiny_points()
 cloud, model, output, wait_s = sys.argv[1:]
 record = run.record_block
 def slow(*block):
     record(*block)
     time.sleep(float(wait_s))
 run.record_block = slow
+"""
+SCRIPT = f"""{SLOWED}
+from geodl.testing.tiny_points import register_tiny_points
+from geodl.tools.classify_points import classify_points
+register_tiny_points()
 classify_points(cloud, model, output, tile_size=15, confidence=True, progress=False)
 """
 
@@ -109,18 +111,10 @@ def test_two_workers_give_what_one_process_gives(
     assert_frame_equal(found.to_wkb(), objects.to_wkb())
 
 
-FIND = """
-import sys, time
-from geodl.runtime import run
+FIND = f"""{SLOWED}
 from geodl.testing.tiny_boxes import register_tiny_boxes
 from geodl.tools.detect_objects_3d import detect_objects_3d
 register_tiny_boxes()
-cloud, model, output, wait_s = sys.argv[1:]
-record = run.record_block
-def slow(*block):
-    record(*block)
-    time.sleep(float(wait_s))
-run.record_block = slow
 detect_objects_3d(cloud, model, output, tile_size=15, progress=False)
 """
 
