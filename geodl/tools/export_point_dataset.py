@@ -220,10 +220,10 @@ def _check_units(files: Sequence[Path], side: float) -> None:
     units: dict[float, Path] = {}
     for path in files:
         crs = open_las(locate(path)).crs
-        if crs is not None:
-            if round(metres_per_unit(crs), 4) not in units:
-                warn_of_degrees(crs, str(path), side)
-            units.setdefault(round(metres_per_unit(crs), 4), path)
+        unit = None if crs is None else round(metres_per_unit(crs), 4)
+        if unit is not None and unit not in units:
+            warn_of_degrees(crs, str(path), side)
+            units[unit] = path
     if len(units) > 1:
         (one, first), (other, second) = list(units.items())[:2]
         raise DataError(
