@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodl.infer.lazy import ModelRaster
+from geodl.io.array_layout import with_axes_of
 from geodl.io.raster import as_array
 from geodl.tools.job import prepared, product_bands
 
@@ -35,7 +36,9 @@ def apply_model(raster: Any, model: Any, **model_arguments: Any) -> xr.DataArray
     Returns
     -------
     DataArray (band, y, x), one Dask chunk per block: class values (one band, with ``nodata``), or
-    float32 scores (a band per network output) with ``output="scores"``.
+    float32 scores (a band per network output) with ``output="scores"``. Made from an xarray
+    object, its axes have the names, coordinates and row order of that object's, so that the two
+    line up.
 
     Raises
     ------
@@ -56,7 +59,7 @@ def apply_model(raster: Any, model: Any, **model_arguments: Any) -> xr.DataArray
             nodata=nodata,
             settings=job.fingerprint,
         )
-        return as_array(lazy, chunks=job.plan.block_px)
+        return with_axes_of(as_array(lazy, chunks=job.plan.block_px), raster, job.source.grid)
 
 
 @cache
