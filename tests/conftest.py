@@ -23,6 +23,16 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run, and none refused for the time a busy machine takes.
+settings.register_profile(
+    "gate",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("gate")
 
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 StartScript = Callable[..., BaseProcess]

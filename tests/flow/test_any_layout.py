@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from distributed import Client
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
@@ -135,10 +135,7 @@ def check(case: Case, clients: dict[int, Client | None], models: dict[str, str])
             assert parts == whole, kind
 
 
-QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-
-
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=QUIET)
+@settings(max_examples=6)
 @given(case=cases(workers=(0, 2)))
 def test_one_answer(case: Case, clients: dict[int, Client | None], models: dict[str, str]) -> None:
     check(case, clients, models)
@@ -146,7 +143,7 @@ def test_one_answer(case: Case, clients: dict[int, Client | None], models: dict[
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@settings(max_examples=300, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=300, derandomize=False)
 @given(case=cases(workers=(0, 0, 1, 2)))
 def test_one_answer_for_hundreds_of_layouts(
     case: Case, one_more: dict[int, Client | None], models: dict[str, str]

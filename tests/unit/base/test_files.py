@@ -31,7 +31,7 @@ _TREES = st.recursive(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(_TREES)
 def test_json_survives_writing_and_reading(
     tmp_path_factory: pytest.TempPathFactory, value: object

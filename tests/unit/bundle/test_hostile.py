@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geodl.base.errors import BundleError, GeodlError
@@ -260,13 +260,6 @@ def test_every_part_is_compared_with_its_sha256(package, contract):
         read_bundle(folder).verify_parts()
 
 
-_FUZZ = settings(
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-
-@_FUZZ
 @given(data=st.data())
 def test_a_damaged_dlpk_is_read_or_refused(package, data):
     """Bytes overwritten, cut out or put in anywhere: never another error than ours."""
@@ -282,7 +275,6 @@ def test_a_damaged_dlpk_is_read_or_refused(package, data):
         read_bundle(path).trained_weights()
 
 
-@_FUZZ
 @given(data=st.data())
 def test_a_dlpk_with_right_checksums_over_wrong_content_is_read_or_refused(package, data):
     """The zip is sound; what is in it is not."""
@@ -301,7 +293,6 @@ def test_a_dlpk_with_right_checksums_over_wrong_content_is_read_or_refused(packa
         read_weights(bytes(files["points.safetensors"]), "points.safetensors", "fuzzed")
 
 
-@_FUZZ
 @given(content=st.binary(max_size=300), head=st.sampled_from([b"", b"PK\x03\x04", b"PK\x05\x06"]))
 def test_any_bytes_are_no_package(tmp_path, content, head):
     path = tmp_path / "any.dlpk"
@@ -310,7 +301,6 @@ def test_any_bytes_are_no_package(tmp_path, content, head):
         ZipFiles(path)
 
 
-@_FUZZ
 @given(text=st.text(max_size=200) | st.binary(max_size=200))
 def test_any_text_is_no_definition(tmp_path, text):
     path = tmp_path / "any.emd"
@@ -319,7 +309,6 @@ def test_any_text_is_no_definition(tmp_path, text):
         read_bundle(path)
 
 
-@_FUZZ
 @given(content=st.binary(max_size=200))
 def test_any_bytes_are_no_weights(content):
     from geodl.bundle.weights import read_weights

@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geodl.base.errors import GeodlError
@@ -22,13 +22,7 @@ from geodl.testing.onnx_files import band_segmentor, spot_detector
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "schema1_network.onnx"
 
-_FUZZ = settings(
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
-
-@_FUZZ
 @given(data=st.data())
 def test_a_damaged_onnx_file_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     """Bytes overwritten, cut out or put in anywhere: never another error than ours."""
@@ -59,7 +53,6 @@ _KEYS = (
 _KINDS = st.sampled_from(["Segmentor", "Detector", "Classifier", "segmentor"])
 
 
-@_FUZZ
 @given(
     words=st.dictionaries(st.sampled_from(_KEYS), _TEXTS, max_size=5),
     kind=st.none() | _KINDS,
@@ -81,7 +74,6 @@ _JSON = st.recursive(
 )
 
 
-@_FUZZ
 @given(data=st.data(), value=_JSON, beside=st.booleans())
 def test_any_value_in_a_definition_of_a_network_is_read_or_refused(
     tmp_path: Path, data: st.DataObject, value: Any, beside: bool

@@ -3,7 +3,7 @@ import hashlib
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geodl.base.errors import BundleError
@@ -227,10 +227,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 @given(data=st.data(), value=VALUES)
 def test_any_value_of_any_key_is_read_or_refused(package, data, value):
     sound = package.files["points.emd"]

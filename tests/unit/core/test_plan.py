@@ -47,7 +47,7 @@ def tiles(plan: TilePlan, block: tuple[int, int, int, int]) -> list[tuple[int, i
     return list(itertools.product(range(i0, i1), range(j0, j1)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(plans())
 def test_blocks_cover_the_extent_exactly_once(plan: TilePlan) -> None:
     count = np.zeros((plan.grid.height, plan.grid.width), int)
@@ -61,7 +61,7 @@ def test_blocks_cover_the_extent_exactly_once(plan: TilePlan) -> None:
     assert len({spec.key for spec in blocks}) == len(blocks)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(plans())
 def test_tiles_of_a_block_are_those_that_reach_its_core(plan: TilePlan) -> None:
     rows = -(-plan.grid.height // plan.stride_px)
@@ -78,7 +78,7 @@ def test_tiles_of_a_block_are_those_that_reach_its_core(plan: TilePlan) -> None:
         assert all(spec.read.contains(plan.tile_window(i, j)) for i, j in wanted)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(plans())
 def test_cropped_tiles_are_run_in_one_block_each_and_counted(plan: TilePlan) -> None:
     plan = TilePlan.make(
@@ -92,7 +92,7 @@ def test_cropped_tiles_are_run_in_one_block_each_and_counted(plan: TilePlan) -> 
     assert len(run) == len(set(run)) == plan.tile_count
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(plans())
 def test_chunks_fit_blocks_and_store(plan: TilePlan) -> None:
     store = plan.store_window

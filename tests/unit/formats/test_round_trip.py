@@ -90,7 +90,7 @@ def test_counts_read_back_merge_as_if_all_chips_were_one_export(
 
 
 @given(st.permutations(range(6)), st.integers(0, 6))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_counts_merge_in_any_order(order: list[int], cut: int) -> None:
     rng = np.random.default_rng(0)
     images = rng.normal(0, 1, (6, 2, 8, 8)).astype(np.float32)

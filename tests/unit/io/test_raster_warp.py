@@ -6,7 +6,7 @@ import numpy as np
 import pyproj
 import pytest
 import rasterio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.vrt import WarpedVRT
 
@@ -57,7 +57,7 @@ def test_nearest_takes_the_pixel_that_proj_finds(make_tif, noise, crs):
     assert np.mean(block.mask == inside) > 0.995
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25)
 @given(data=st.data(), resampling=st.sampled_from(["nearest", "bilinear", "cubic", "average"]))
 def test_any_window_holds_the_pixels_of_the_full_read(make_tif, data, resampling):
     values = smooth(70, 90)

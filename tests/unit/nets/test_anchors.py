@@ -39,7 +39,7 @@ def test_on_another_image_size_the_cells_keep_their_size():
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_decoding_undoes_encoding(seed):
     generator = torch.Generator().manual_seed(seed)
     low = torch.rand(20, 2, generator=generator) * 100

@@ -35,7 +35,7 @@ def test_without_objects_all_is_background():
     assert (assign(ANCHORS, torch.zeros(0, 4)) == -1).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 12))
 def test_every_object_gets_an_anchor_that_overlaps_it(seed, count):
     boxes = random_boxes(seed, count)

@@ -23,7 +23,7 @@ def grids(draw: st.DrawFn) -> ChipGrid:
 
 
 @given(grids())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_chips_lie_inside_by_strides_and_no_further_one_would_fit(grid: ChipGrid) -> None:
     assert len(grid) == grid.rows * grid.cols >= 1
     for row in (0, grid.rows - 1):
@@ -38,7 +38,7 @@ def test_chips_lie_inside_by_strides_and_no_further_one_would_fit(grid: ChipGrid
 
 
 @given(grids())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_every_pixel_but_a_rest_below_one_stride_is_covered(grid: ChipGrid) -> None:
     covered = np.zeros((grid.area.row_stop, grid.area.col_stop), bool)
     for row in range(grid.rows):
@@ -53,14 +53,14 @@ def test_every_pixel_but_a_rest_below_one_stride_is_covered(grid: ChipGrid) -> N
 
 
 @given(grids(), st.integers(1, 400))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_blocks_hold_every_chip_once_row_by_row(grid: ChipGrid, block_px: int) -> None:
     seen = [(row, col) for rows, cols in grid.blocks(block_px) for row in rows for col in cols]
     assert sorted(seen) == [(r, c) for r in range(grid.rows) for c in range(grid.cols)]
 
 
 @given(grids(), st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_span_is_the_window_around_its_chips(grid: ChipGrid, data: st.DataObject) -> None:
     rows = range(0, data.draw(st.integers(1, grid.rows)))
     cols = range(0, data.draw(st.integers(1, grid.cols)))

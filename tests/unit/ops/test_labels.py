@@ -43,7 +43,7 @@ def objects(*geometries: shapely.Geometry) -> np.ndarray:
     ids=["utm", "degrees", "rotated", "pixels"],
 )
 @given(box=st.tuples(NUMBERS, NUMBERS, st.floats(0.5, 500), st.floats(0.5, 500)))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_boxes_go_to_the_map_and_back(transform: Affine, box: tuple[float, ...]) -> None:
     col, row, width, height = box
     corners = [(col, row), (col + width, row), (col + width, row + height), (col, row + height)]

@@ -32,7 +32,7 @@ def by_definition(boxes, scores, labels, max_overlap):
     return kept
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10**6), count=st.integers(0, 80), overlap=st.sampled_from([0, 0.1, 0.5, 1])
 )

@@ -61,7 +61,7 @@ def rasters(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return values, valid
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rasters(), st.integers(1, 14), st.integers(1, 14), st.sampled_from([4, 8]), st.booleans(),
     st.sampled_from([1, 20, 10**6]),

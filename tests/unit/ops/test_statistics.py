@@ -24,7 +24,7 @@ FLOATS = nps.arrays(
 
 
 @given(st.lists(FLOATS, min_size=1, max_size=8), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_order_and_grouping_gives_the_same_bits(
     parts: list[np.ndarray], rng: random.Random
 ) -> None:
@@ -80,7 +80,7 @@ def test_nothing_has_no_mean_and_changes_nothing() -> None:
 
 
 @given(FLOATS)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_json_holds_a_state_exactly(values: np.ndarray) -> None:
     state = band_state(values)
     assert BandState.from_json(json.loads(json.dumps(state.to_json()))) == state

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import from_origin
 from rio_cogeo.cogeo import cog_validate
@@ -108,9 +108,7 @@ def test_the_product_is_a_cog_with_names_colours_and_a_manifest(
     assert not (tmp_path / "map.tif.run").exists()
 
 
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12)
 @given(draw=st.data())
 def test_the_answer_does_not_depend_on_blocks_tiles_aside(
     draw: st.DataObject, write_raster: Any, pixel_model: Path, tmp_path: Path

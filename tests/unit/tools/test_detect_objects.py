@@ -10,7 +10,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import Affine, from_origin
 
@@ -53,9 +53,7 @@ def go(raster: Any, model: Path, path: Path, arguments: Any = None, **more: Any)
     return detect_objects(raster, str(model), arguments, path, progress=False, **more)
 
 
-@settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=10)
 @given(draw=st.data())
 def test_every_object_is_found_whole_and_once(
     draw: st.DataObject, write_raster: Any, object_model: Path, tmp_path: Path

@@ -43,7 +43,7 @@ pairs = st.tuples(st.integers(15, 50), st.integers(15, 50))
 
 
 @pytest.mark.filterwarnings("ignore:Labels. .* lie outside the raster")
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10)
 @given(
     boxes=labels, tile=pairs, stride=pairs, block=st.integers(16, 90), first=st.sampled_from([0, 7])
 )
