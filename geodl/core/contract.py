@@ -209,6 +209,14 @@ class ModelContract:
         """Bands, or columns of the points, that the network takes."""
         return len(self.extract_bands) if self.points is None else self.points.columns
 
+    def input_text(self) -> str:
+        """What the network takes, in words."""
+        if self.points is None:
+            return f"{self.inputs} bands, {self.tile_px} x {self.tile_px} px"
+        names = ", ".join(("x", "y", "z", *(feature.name for feature in self.points.features)))
+        most, size = self.points.max_points, self.points.block_size
+        return f"{names} of blocks of {size:g} units with {most} points or less"
+
     def describe(self) -> dict[str, Any]:
         """JSON for the manifest and for ``geodl model info``."""
         return {

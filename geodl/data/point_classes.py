@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from geodl.base.errors import DataError, DataWarning, OptionError
 from geodl.base.options import as_int
 from geodl.data.request import DataRequest
@@ -87,7 +89,9 @@ def as_codes(given: Any, name: str) -> tuple[int, ...]:
     """Whole numbers from a list of them. Raises OptionError."""
     if given is None:
         return ()
-    if isinstance(given, (str, bytes)) or not isinstance(given, (list, tuple, set)):
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
+    if not isinstance(given, (list, tuple, set, range)):
         raise OptionError(f"{name}={given!r} is no list of class codes.")
     return tuple(as_int(code, name, minimum=0) for code in given)
 

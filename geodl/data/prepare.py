@@ -67,7 +67,8 @@ def prepare_data(
     seed
         Makes the split, the batches and their augmentation repeatable.
     dataset_type
-        For folders without the export's own metadata, which otherwise decides; and for another
+        For folders without the export's own metadata, which otherwise decides (exports of points
+        are known by their files); and for another
         use of the same files: ``superres``, ``Pix2Pix``, ``CycleGAN``, ``ChangeDetection``,
         ``ObjectTracking``, ``PSETAE``.
     resize_to

@@ -12,6 +12,8 @@ from geodl.base.errors import DataWarning, FormatError, SourceNotFoundError
 from geodl.base.files import read_json
 from geodl.formats.base import ESRI_EMD, ESRI_MAP, ESRI_STATS
 from geodl.formats.folder import open_export
+from geodl.formats.point_blocks import STATISTICS, read_statistics
+from geodl.formats.points_legacy import is_legacy
 
 # The factor in this file is of labels that another reader made from the images.
 SUPERRES_FACTOR = "esri_superres_labels_downsample_factor.txt"
@@ -114,10 +116,13 @@ def _stated(path: Path, given: str | None) -> str:
 
 
 def _by_parts(path: Path) -> str:
-    """The type of a folder of several exports."""
+    """The type of a folder of several exports, or of one without Esri's files."""
     for parts, name in (("A", "B"), "CycleGAN"), (("train_A_C", "train_B"), "WNet_cGAN"):
         if all(is_export(path / part) for part in parts):
             return name
+    found = points_type(path)
+    if found is not None:
+        return found
     for variable in sub_folders(path)[:1]:
         for dimension in sub_folders(variable)[:1]:
             emd = read_metadata(dimension / ESRI_EMD)
@@ -142,3 +147,16 @@ def _refined(path: Path, name: str) -> str:
         captions = read_metadata(path / ESRI_EMD).get("SingleLabelFieldFound") == "Caption"
         return "ImageCaptioning" if captions else name
     return name
+
+
+def points_type(path: Path) -> str | None:
+    """``PointCloud`` or ``PointCloudOD`` for an export of points, else None."""
+    folder = next((f for f in (path / "train", path) if (f / STATISTICS).is_file()), None)
+    if folder is None:
+        legacy = is_legacy(path) and (path / "train").is_dir()
+        return "PointCloud" if legacy else None
+    try:
+        objects = "tileStatistics" in read_statistics(folder / STATISTICS)
+    except FormatError:
+        objects = path.suffix.lower() == ".pcotd"
+    return "PointCloudOD" if objects else "PointCloud"

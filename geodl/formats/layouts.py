@@ -16,7 +16,7 @@ from geodl.formats.captions import ANNOTATIONS, open_captions
 from geodl.formats.climate import open_climate
 from geodl.formats.image_sets import ImageSet, find_folder
 from geodl.formats.images import open_image, read_class_raster, read_image
-from geodl.formats.inference import infer_dataset_type, is_export
+from geodl.formats.inference import infer_dataset_type, is_export, points_type
 from geodl.formats.paired import (
     PairedLayout,
     change_layout,
@@ -27,7 +27,6 @@ from geodl.formats.paired import (
 )
 from geodl.formats.pcotd import open_pcotd
 from geodl.formats.pctd import PctdSet, open_pctd
-from geodl.formats.point_blocks import STATISTICS, read_statistics
 from geodl.formats.points_legacy import META, is_legacy, open_legacy
 from geodl.formats.time_series import open_series
 from geodl.formats.tracks import open_tracks
@@ -62,7 +61,7 @@ def layout_of(path: Path, given: str | None = None) -> str | None:
     if given is not None:
         return given if given in LAYOUTS else None
     if not is_export(path):
-        found = next((name for name, is_so in _SIGNS.items() if is_so(path)), None)
+        found = points_type(path) or next((n for n, is_so in _SIGNS.items() if is_so(path)), None)
         if found is not None:
             return found
     try:
@@ -73,24 +72,12 @@ def layout_of(path: Path, given: str | None = None) -> str | None:
     return name if name in ("PSETAE", "ClimaX", "WNet_cGAN", "ImageCaptioning") else None
 
 
-def _is_points(path: Path, *, objects: bool) -> bool:
-    folder = next((f for f in (path / "train", path) if (f / STATISTICS).is_file()), None)
-    if folder is None:
-        return not objects and is_legacy(path) and (path / "train").is_dir()
-    try:
-        return ("tileStatistics" in read_statistics(folder / STATISTICS)) == objects
-    except FormatError:
-        return (path.suffix.lower() == ".pcotd") == objects
-
-
 def _has_all(path: Path, *names: str) -> bool:
     return all((path / name).exists() for name in names)
 
 
-# What a folder without Esri's files is known by.
+# What a folder of images without Esri's files is known by.
 _SIGNS: dict[str, Callable[[Path], bool]] = {
-    "PointCloudOD": partial(_is_points, objects=True),
-    "PointCloud": partial(_is_points, objects=False),
     "ObjectTracking": lambda path: _has_all(path, "JPEGImages", "Annotations", META),
     "WNet_cGAN": lambda path: _has_all(path, "train_A_C", "train_B"),
     "ImageCaptioning": lambda path: _has_all(path, ANNOTATIONS, "images"),

@@ -169,7 +169,7 @@ class TorchModel(Packaged, Model):
         lines = [
             f"{type(self).__name__} of {self.kind}",
             f"  classes  {classes}",
-            f"  input    {contract.inputs} bands, {contract.tile_px} x {contract.tile_px} px",
+            f"  input    {contract.input_text()}",
             f"  trained  {trained}",
             f"  data     {data}",
         ]

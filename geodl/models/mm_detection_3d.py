@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ _CELLS_OF_OBJECT = 6
 _MOST_CELLS, _LEAST_CELLS = 400, 32
 _POINTS_OF_VOXEL = 16
 _MOST_VOXELS = 60_000
+# Wider voxels leave no map to find objects in; more take more than a gigabyte for one block.
+_FEWEST_CELLS, _MOST_LATTICE = 8, 2**28
 # Above and below the objects of the training data.
 _MARGIN_SHARE = 0.25
 # Training blocks whose boxes tell sizes and heights.
@@ -296,6 +299,7 @@ def _voxels(
     cell = min(min(size[:2]) for size in sizes) / _CELLS_OF_OBJECT
     cell = min(max(cell, side / _MOST_CELLS), side / _LEAST_CELLS)
     size = _numbers(given.get("voxel_size"), [cell, cell, min(cell, height / 8)], "voxel_size")
+    _check_lattice(size, side, height)
     cells = min(data.max_points, _MOST_VOXELS)
     most = _numbers(given.get("max_voxels"), [cells, cells], "max_voxels")
     points = given.get("voxel_points")
@@ -306,6 +310,22 @@ def _voxels(
         ),
         "max_voxels": [as_int(n, "max_voxels", minimum=1) for n in most],
     }
+
+
+def _check_lattice(size: Sequence[float], side: float, height: float) -> None:
+    """Hold voxels to what a network can be made of. Raises OptionError."""
+    if max(size[:2]) > side / _FEWEST_CELLS:
+        raise OptionError(
+            f"voxel_parms: voxel_size={list(size)} is too wide for blocks of {side:g}; give x and "
+            f"y of {side / _FEWEST_CELLS:g} or less."
+        )
+    cells = math.prod(math.ceil(n / s) for n, s in zip((side, side, height), size, strict=True))
+    if cells > _MOST_LATTICE:
+        raise OptionError(
+            f"voxel_parms: voxel_size={list(size)} divides blocks of {side:g} x {side:g} x "
+            f"{height:g} into {cells} voxels, of which {_MOST_LATTICE} fit in memory; give larger "
+            "ones."
+        )
 
 
 def _numbers(given: Any, default: list[float], name: str) -> list[float]:

@@ -8,7 +8,11 @@ import pytest
 
 from geodl.base.errors import DataWarning, FormatError, SourceNotFoundError
 from geodl.formats.inference import infer_dataset_type
-from geodl.testing.datasets import write_root_files
+from geodl.testing.datasets import (
+    object_cloud_folder,
+    point_cloud_folder,
+    write_root_files,
+)
 
 
 @pytest.mark.parametrize("mode", ["PASCAL_VOC_rectangles", "Imagenet", "Panoptic_Segmentation"])
@@ -44,6 +48,16 @@ def test_the_other_spelling_of_labeled_tiles_is_taken(tmp_path):
 def test_masks_of_a_multidimensional_raster_are_time_series(tmp_path):
     write_root_files(tmp_path, "RCNN_Masks", IsMultidimensional=True)
     assert infer_dataset_type(tmp_path) == "PSETAE"
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [(point_cloud_folder, "PointCloud"), (object_cloud_folder, "PointCloudOD")],
+)
+def test_exports_of_points_are_known_by_their_files(tmp_path, write, expected):
+    pytest.importorskip("h5py")
+    folder = write(tmp_path / "town")
+    assert infer_dataset_type(folder) == infer_dataset_type(folder / "train") == expected
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,13 @@ def test_a_town_is_learned(trained: RandLANet) -> None:
     ]  # fmt: skip
 
 
+def test_a_model_says_which_points_it_takes(trained: RandLANet) -> None:
+    assert (
+        "input    x, y, z, numberOfReturns of blocks of 24 units with 400 points or less"
+        in repr(trained)
+    )
+
+
 def test_iterations_of_an_epoch_are_counted(town: Path, tmp_path: Path) -> None:
     data = prepared(town, tmp_path)
     model = RandLANet(data, encoder_params=SMALL)
@@ -221,7 +228,7 @@ def test_wrong_options_are_refused_by_name(
 
 
 def test_classes_of_interest_and_background_become_outputs(town: Path, tmp_path: Path) -> None:
-    data = prepared(town, tmp_path, classes_of_interest=[6], background_classcode=0)
+    data = prepared(town, tmp_path, classes_of_interest=np.array([6]), background_classcode=0)
     assert data.codes == (0, 6)
     model = RandLANet(data, encoder_params=SMALL, class_weights="balanced", focal_loss=True)
     model.fit(1, 1e-2, iters_per_epoch=2)
@@ -318,6 +325,8 @@ def test_heights_count_from_the_blocks_median(objects: Path, tmp_path: Path) -> 
         ({"voxel_parms": {"voxel_size": [1, 1]}}, OptionError, "voxel_size"),
         ({"voxel_parms": {"size": 1}}, UnknownOptionError, "voxel_size"),
         ({"voxel_parms": {"voxel_size": [0, 1, 1]}}, OptionError, "above 0"),
+        ({"voxel_parms": {"voxel_size": [9, 9, 1]}}, OptionError, "3 or less"),
+        ({"voxel_parms": {"voxel_size": [0.01, 0.01, 0.01]}}, OptionError, "larger"),
         ({"voxel_parms": [1]}, OptionError, "dict"),
     ],
 )
