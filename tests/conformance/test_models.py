@@ -70,7 +70,8 @@ SIDES = {"FasterRCNN": 32, "MaskRCNN": 48, "RetinaNet": 32}
 EXCEPTIONS: dict[str, str] = {
     "ModelExtension": "has no network of its own; tests/unit/models/test_model_extension.py",
 }
-LIMIT_CPU_S = 25.0
+# Some 2 to 12 s on a usual machine; what is far above that slows the gate down.
+LIMIT_CPU_S = 60.0
 
 _ROOT = Path(geodl.__file__).resolve().parent.parent
 _CHECKER = _ROOT.parent / "shared" / "spec" / "check_api.py"

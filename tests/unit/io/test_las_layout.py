@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import laspy
@@ -16,7 +18,6 @@ from geodl.base.errors import GeodlError, SourceError
 from geodl.io import las_trial
 from geodl.io.las_file import open_las
 from geodl.io.locations import locate
-from geodl.runtime.memory import peak_bytes
 from geodl.testing.cloud import make_cloud
 
 
@@ -74,16 +75,27 @@ LIES = {
 }
 
 
+@contextlib.contextmanager
+def little_is_done() -> Iterator[None]:
+    """A lie about counts and lengths costs neither time nor memory."""
+    started = time.process_time()
+    # What Python and NumPy ask for; the process may have held more before.
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - started < 20
+
+
 @pytest.mark.parametrize("lie", LIES)
 def test_a_lie_is_named_at_once(files: dict[str, bytes], tmp_path: Path, lie: str) -> None:
     name, change, words = LIES[lie]
     path = tmp_path / name
     path.write_bytes(change(files[name]))
-    started, before = time.process_time(), peak_bytes()
-    with pytest.raises(SourceError, match=words) as caught:
+    with little_is_done(), pytest.raises(SourceError, match=words) as caught:
         geodl.open_points(path).compute()
-    assert time.process_time() - started < 20
-    assert peak_bytes() - before < 100 * 2**20
     assert str(path) in str(caught.value)
 
 
@@ -190,10 +202,7 @@ def test_a_laszip_without_chunks_is_named(files: dict[str, bytes], tmp_path: Pat
 
 @pytest.mark.real
 def test_the_broken_sample_is_named(sample_data: Path) -> None:
-    started, before = time.process_time(), peak_bytes()
-    with pytest.raises(SourceError, match="before 2011"):
+    with little_is_done(), pytest.raises(SourceError, match="before 2011"):
         geodl.open_points(
             sample_data / "lidar_formats" / "simple-laszip-compressor-version-1.2r0.laz"
         )
-    assert time.process_time() - started < 20
-    assert peak_bytes() - before < 100 * 2**20

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -71,8 +72,12 @@ def test_a_scheduler_file_and_a_recipe_lead_to_the_same_cluster(
 
 
 def test_nothing_at_an_address_is_said_with_the_address() -> None:
-    with pytest.raises(SourceError, match=r"tcp://127.0.0.1:9.*no Dask scheduler answers"):
-        connect("tcp://127.0.0.1:9", timeout_s=0.3)
+    with socket.socket() as silent:
+        # Taken, so that nobody else listens there either.
+        silent.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(SourceError, match=f"{address}.*no Dask scheduler answers"):
+            connect(address, timeout_s=0.3)
 
 
 def test_a_file_that_is_no_scheduler_file_is_named(tmp_path: Path) -> None:
