@@ -55,7 +55,8 @@ def open_raster(
         A path, URL, fsspec location or GDAL name; a Zarr store or NetCDF file; an xarray object; a
         STAC item; or a list of these: a mosaic, earlier items on top.
     bands
-        Numbers from 1, or names, in the order wanted; one or several. All by default.
+        Numbers from 1, or names, in the order wanted; one or several. All by default but alpha,
+        which makes the mask unless it is asked for by name.
     bounds
         ``(xmin, ymin, xmax, ymax)`` in the CRS of the result: the whole pixels that cover it.
     crs, resolution, resampling

@@ -53,8 +53,8 @@ class RasterFile:
         Nodata per selected band, as pixels hold it.
     mask_kind
         ``values``: nodata and NaN alone; ``alpha``, ``dataset`` or ``bands``: also that mask.
-    alpha
-        Number of the alpha band in the file.
+    alpha, alpha_name
+        Number of the alpha band in the file, and its name.
     row_px, col_px
         Where this source begins in the file.
     block_shape
@@ -77,6 +77,7 @@ class RasterFile:
     band_nodata: tuple[float | None, ...]
     mask_kind: MaskKind
     alpha: int | None
+    alpha_name: str
     row_px: int
     col_px: int
     block_shape: tuple[int, int]
@@ -139,6 +140,27 @@ class RasterFile:
             scales=pick(self.scales),
             offsets=pick(self.offsets),
             color_names=pick(self.color_names),
+        )
+
+    def with_alpha(self) -> RasterFile:
+        """The alpha band as a last band of data, and no longer the mask.
+
+        GDAL marks the fourth band of 8-bit rasters as alpha unless it is told otherwise, so that
+        infrared often is.
+        """
+        if self.alpha is None:
+            return self
+        return replace(
+            self,
+            count=self.count + 1,
+            band_names=(*self.band_names, self.alpha_name),
+            band_numbers=(*self.band_numbers, self.alpha),
+            band_nodata=(*self.band_nodata, self.band_nodata[-1]),
+            scales=(*self.scales, 1.0),
+            offsets=(*self.offsets, 0.0),
+            color_names=(*self.color_names, ColorInterp.alpha.name),
+            mask_kind="values",
+            alpha=None,
         )
 
     def crop(self, window: Window) -> RasterFile:
@@ -230,6 +252,7 @@ def _describe(
         band_nodata=values,
         mask_kind=_mask_kind(dataset, numbers, alpha),
         alpha=alpha,
+        alpha_name="" if alpha is None else dataset.descriptions[alpha - 1] or f"Band_{alpha}",
         row_px=0,
         col_px=0,
         block_shape=dataset.block_shapes[numbers[0] - 1],

@@ -22,7 +22,7 @@ from geodl.io.known import known_source
 from geodl.io.lattice import as_resolution, place, target_lattice
 from geodl.io.locations import locate
 from geodl.io.raster_array import open_array
-from geodl.io.raster_file import open_file
+from geodl.io.raster_file import RasterFile, open_file
 from geodl.io.raster_mosaic import build_mosaic
 from geodl.io.raster_store import open_store
 from geodl.io.raster_view import MaskedRaster, RasterView, StackedRaster, crop, select_bands
@@ -71,7 +71,8 @@ def open_source(
         A path, URL, fsspec location or GDAL name; a Zarr store or NetCDF file; an xarray object; a
         STAC item; another source; or a list of these: a mosaic, earlier items on top.
     bands
-        Numbers from 1, or names, in the order wanted; one or several. All by default.
+        Numbers from 1, or names, in the order wanted; one or several. All by default but alpha,
+        which makes the mask unless it is asked for by name.
     bounds
         ``(xmin, ymin, xmax, ymax)`` in the CRS of the result: the whole pixels that cover it.
     crs
@@ -112,7 +113,7 @@ def open_source(
     cell = as_resolution(resolution)
     snap_grid = _snap_grid(snap)
     reading = _Reading(
-        bands=bands,
+        bands=_as_bands(bands),
         nodata=_as_nodata(nodata),
         assume_crs=None if assume_crs is None else crs_text(assume_crs, "assume_crs"),
         variables=_names(variable),
@@ -171,7 +172,35 @@ def _open_item(item: Any, reading: _Reading) -> RasterSource:
             )
     if reading.bands is None:
         return source
+    source = _alpha_as_asked(source, reading.bands)
     return select_bands(source, band_positions(source, reading.bands))
+
+
+def _as_bands(bands: Any) -> Bands | None:
+    """As given, but an iterable as a list: every item of a mosaic is asked for the same bands."""
+    if bands is None or isinstance(bands, (int, str)):
+        return bands
+    return list(bands) if isinstance(bands, Iterable) else as_int(bands, "bands")
+
+
+def _alpha_as_asked(source: RasterSource, bands: Bands) -> RasterSource:
+    """A file whose alpha band is asked for by name has it as a band of data."""
+    if not isinstance(source, RasterFile) or source.alpha is None:
+        return source
+    names = {"alpha", source.alpha_name.lower()}
+    wanted = [bands] if isinstance(bands, (int, str)) else bands
+    return source.with_alpha() if any(str(band).lower() in names for band in wanted) else source
+
+
+def alpha_note(source: RasterSource) -> str:
+    """What to tell of a band that is missed and may be the one marked as alpha; empty for none."""
+    if not isinstance(source, RasterFile) or source.alpha is None:
+        return ""
+    bands = ", ".join(map(str, (*range(1, source.count + 1), '"alpha"')))
+    return (
+        f" Its band {source.alpha} is marked as alpha and taken for the mask; where it is data "
+        f"(infrared often is marked so), choose it too: bands=[{bands}]."
+    )
 
 
 def _again(source: RasterSource, reading: _Reading) -> RasterSource:
@@ -262,12 +291,13 @@ def _band_position(source: RasterSource, band: int | str) -> int:
         if not band.strip().isdigit():
             raise OptionError(
                 f"{source.name} has no band {band!r}.{nearest(band, source.band_names)} "
-                f"Its bands: {', '.join(source.band_names)}."
+                f"Its bands: {', '.join(source.band_names)}.{alpha_note(source)}"
             )
     number = as_int(band, "bands")
     if not 1 <= number <= source.count:
         raise OptionError(
             f"{source.name} has no band {number}; its {source.count} bands count from 1."
+            f"{alpha_note(source)}"
         )
     return number - 1
 

@@ -112,6 +112,32 @@ def test_an_alpha_band_is_the_mask_and_no_band(make_tif, noise):
         open_source(make_tif(data, colorinterp=colors), bands=[4])
 
 
+@pytest.mark.parametrize("name", ["alpha", "NIR"])
+def test_infrared_that_is_marked_as_alpha_can_be_asked_for(make_tif, noise, name):
+    data = noise(4, 6, 7)
+    data[3, 0] = 0
+    colors = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+    path = make_tif(data, colorinterp=colors, descriptions=("R", "G", "B", "nir"))
+    with pytest.raises(OptionError, match=r'marked as alpha.*bands=\[1, 2, 3, "alpha"\]'):
+        open_source(path, bands=[1, 2, 3, 4])
+    source = open_source(path, bands=[1, 2, 3, name])
+    block = source.read(source.grid.window)
+    np.testing.assert_array_equal(block.data, data)
+    assert block.mask.all()
+    assert source.band_names == ("R", "G", "B", "nir")
+    assert source.identity() != open_source(path).identity()
+    alone = open_source(path, bands=name)
+    np.testing.assert_array_equal(whole(alone), data[3:])
+    mosaic = open_source([path, path], bands=(band for band in ("alpha", 1)))
+    np.testing.assert_array_equal(whole(mosaic), data[[3, 0]])
+
+
+def test_one_band_may_be_a_number_of_numpy(make_tif, noise):
+    data = noise(2, 6, 7)
+    source = open_source(make_tif(data), bands=np.int64(2))
+    np.testing.assert_array_equal(whole(source), data[1:])
+
+
 def test_bands_count_without_the_alpha_that_stands_among_them(make_tif, noise):
     data = noise(4, 6, 7)
     colors = (ColorInterp.alpha, ColorInterp.red, ColorInterp.green, ColorInterp.blue)

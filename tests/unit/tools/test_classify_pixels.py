@@ -397,3 +397,17 @@ def test_a_raster_is_resampled_as_the_training_chips_were(
     assert found.rio.resolution() == (1.0, -1.0)
     chosen = go(raster, model, tmp_path / "own.tif", context={"cellSize": 1.25})
     assert chosen.rio.resolution() == (1.25, -1.25)
+
+
+def test_infrared_that_gdal_marks_as_alpha_is_data_where_it_is_chosen(
+    write_raster: Any, tmp_path: Path
+) -> None:
+    data = np.concatenate([picture(64, 64), picture(64, 64, 1)[:1]])
+    path, model = write_raster(data), tiny_model(tmp_path / "four", "pixels", bands=4)
+    with pytest.raises(ModelDataError, match=r"marked as alpha.*bands=\[1, 2, 3, \"alpha\"\]"):
+        go(path, model, tmp_path / "map.tif")
+    chosen = geodl.open_raster(path, bands=[1, 2, 3, "alpha"])
+    go(chosen, model, tmp_path / "map.tif")
+    plain = write_raster(data, "plain.tif", alpha="NO", photometric="MINISBLACK")
+    go(plain, model, tmp_path / "same.tif")
+    np.testing.assert_array_equal(read(tmp_path / "map.tif"), read(tmp_path / "same.tif"))
