@@ -249,7 +249,11 @@ class SortedCloud:
         return points[np.lexsort((points["index"], points["source"]))]
 
     def _table(self) -> np.ndarray:
-        return self.cells if isinstance(self.cells, np.ndarray) else _cells_of(str(self.cells))
+        if isinstance(self.cells, np.ndarray):
+            return self.cells
+        # A later run to the same product sorts other points into files of the same names.
+        found = self.cells.stat()
+        return _cells_of(str(self.cells), (found.st_mtime_ns, found.st_ino, found.st_size))
 
     def _part(self, number: int) -> np.ndarray:
         part = self.parts[number]
@@ -278,7 +282,8 @@ class SortedCloud:
 
 
 @functools.lru_cache(maxsize=2)
-def _cells_of(path: str) -> np.ndarray:
+def _cells_of(path: str, stamp: tuple[int, int, int]) -> np.ndarray:
+    """The cells in a file, kept for the next tile; ``stamp`` tells files of one name apart."""
     found: np.ndarray = np.load(path, allow_pickle=False)
     return found
 

@@ -203,6 +203,14 @@ def test_what_stands_there_is_not_replaced_unasked(
         classify_points(cloud, model, tmp_path / "a.tif", progress=False)
 
 
+def test_a_second_run_to_the_same_product_sees_the_new_points(model: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.las", tmp_path / "out.las"
+    for points, side in ((500, 90), (900, 200)):
+        make_cloud(source, points=points, side=side, seed=points)
+        classify_points(source, model, target, confidence=True, overwrite=True, progress=False)
+        assert (laspy.read(target)["confidence"] > 0).all()
+
+
 def test_a_folder_takes_the_copy_of_one_file_too(
     cloud: Path, model: Path, whole: Path, tmp_path: Path
 ) -> None:
