@@ -20,7 +20,7 @@ from geodl.core.plan import BlockSpec
 from geodl.infer.augment import Policy, Symmetry, symmetries, turn, turn_boxes_back
 from geodl.infer.objects import ObjectBlocks
 from geodl.infer.ownership import centres, owned
-from geodl.infer.tiles import TileRunner
+from geodl.infer.tiles import Precision, TileRunner
 from geodl.ops.boxes import iou_matrix
 from geodl.ops.polygons import Polygonizer
 from geodl.tasks.base import Batch
@@ -49,6 +49,8 @@ class InstanceOptions:
         What becomes of a mask: its outline, its bounds, or the smallest turned rectangle.
     augment, policy
         Merge masks over the symmetries of the square, and how.
+    precision
+        Of the network's layers.
     """
 
     threshold: float = 0.9
@@ -56,6 +58,7 @@ class InstanceOptions:
     outlines: str = "mask"
     augment: bool = False
     policy: Policy = "mean"
+    precision: Precision = "float32"
 
     def answer(self) -> dict[str, Any]:
         return {
@@ -64,6 +67,7 @@ class InstanceOptions:
             "outlines": self.outlines,
             "augment": self.augment,
             "policy": self.policy if self.augment else "mean",
+            **({} if self.precision == "float32" else {"precision": self.precision}),
         }
 
 
@@ -207,7 +211,11 @@ class InstanceBlocks(ObjectBlocks):
             return None, 0.0
         model = load_model(self.model, self.device)
         runner = TileRunner(
-            model.net, model.contract.normalization, batch=self.batch, device=self.device
+            model.net,
+            model.contract.normalization,
+            batch=self.batch,
+            device=self.device,
+            precision=self.options.precision,
         )
         started = time.perf_counter()
         parts = [

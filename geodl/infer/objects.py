@@ -21,7 +21,7 @@ from geodl.infer.area import Area
 from geodl.infer.augment import symmetries, turn, turn_boxes_back
 from geodl.infer.ownership import centres, owned
 from geodl.infer.probe import probe_inputs
-from geodl.infer.tiles import TileRunner, clean_block, cut_tile
+from geodl.infer.tiles import Precision, TileRunner, clean_block, cut_tile
 from geodl.ops.nms import suppress
 
 _COLUMNS = 6
@@ -41,6 +41,8 @@ class ObjectOptions:
         Drop boxes that a tile's edge cuts; the neighbour sees them whole.
     augment, scales
         Merge detections over the symmetries of the square, and over sizes of the tile.
+    precision
+        Of the network's layers.
     """
 
     threshold: float = 0.5
@@ -48,6 +50,7 @@ class ObjectOptions:
     exclude_pad_detections: bool = True
     augment: bool = False
     scales: tuple[float, ...] = (1.0,)
+    precision: Precision = "float32"
 
     def answer(self) -> dict[str, Any]:
         return {
@@ -56,6 +59,7 @@ class ObjectOptions:
             "exclude_pad_detections": self.exclude_pad_detections,
             "augment": self.augment,
             "scales": list(self.scales) if self.augment else [1.0],
+            **({} if self.precision == "float32" else {"precision": self.precision}),
         }
 
 
@@ -136,7 +140,11 @@ class ObjectBlocks:
             return None, 0.0
         model = load_model(self.model, self.device)
         runner = TileRunner(
-            model.net, model.contract.normalization, batch=self.batch, device=self.device
+            model.net,
+            model.contract.normalization,
+            batch=self.batch,
+            device=self.device,
+            precision=self.options.precision,
         )
         started = time.perf_counter()
         parts = [

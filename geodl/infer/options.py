@@ -15,10 +15,11 @@ from geodl.infer.augment import Policy
 from geodl.infer.instances import InstanceOptions
 from geodl.infer.objects import ObjectOptions
 from geodl.infer.pixels import Output, PixelOptions
+from geodl.infer.tiles import Precision
 from geodl.io.extent import read_crs, read_extent
 from geodl.runtime.cores import available_cores
 
-_SHARED = ("padding", "batch_size", "tile_size", "test_time_augmentation")
+_SHARED = ("padding", "batch_size", "tile_size", "test_time_augmentation", "precision")
 ARGUMENTS: dict[TaskKind, tuple[str, ...]] = {
     "objects": (*_SHARED, "threshold", "nms_overlap", "exclude_pad_detections", "tta_scales"),
     "pixels": (*_SHARED, "predict_background", "merge_policy", "overlap", "output"),
@@ -126,6 +127,7 @@ def _instances(values: dict[str, Any]) -> InstanceOptions:
         outlines="bounds" if bounds else "turned" if turned else "mask",
         augment=as_bool(values.get("test_time_augmentation", False), "test_time_augmentation"),
         policy=check_choice(values.get("merge_policy", "mean"), get_args(Policy), "merge_policy"),
+        precision=_precision(values),
     )
 
 
@@ -142,7 +144,12 @@ def _objects(values: dict[str, Any]) -> ObjectOptions:
         ),
         augment=as_bool(values.get("test_time_augmentation", False), "test_time_augmentation"),
         scales=tuple(as_float(t, "tta_scales", minimum=0.1, maximum=10) for t in texts),
+        precision=_precision(values),
     )
+
+
+def _precision(values: Mapping[str, Any]) -> Precision:
+    return check_choice(values.get("precision", "float32"), get_args(Precision), "precision")
 
 
 def _own_arguments(contract: ModelContract) -> Mapping[str, Any] | None:
@@ -189,6 +196,7 @@ def _pixels(
         output="scores" if scores else output,
         threshold=as_float(values.get("threshold", 0.5), "threshold", minimum=0, maximum=1),
         thinning=thinning,
+        precision=_precision(values),
     )
 
 

@@ -20,7 +20,7 @@ from geodl.core.plan import BlockSpec, TilePlan
 from geodl.infer.area import Area
 from geodl.infer.augment import Policy, merged_scores, symmetries
 from geodl.infer.probe import probe_inputs
-from geodl.infer.tiles import TileRunner, clean_block, cut_tile
+from geodl.infer.tiles import Precision, TileRunner, clean_block, cut_tile
 from geodl.io.regions import RegionStore
 from geodl.ops.edges import thin
 
@@ -45,6 +45,8 @@ class PixelOptions:
         Probability that the classes need against background; the best wins at one half.
     thinning
         Of class values keep the centre lines, tile by tile: cropped tiles only.
+    precision
+        Of the network's layers.
     """
 
     predict_background: bool = True
@@ -53,6 +55,7 @@ class PixelOptions:
     output: Output = "classes"
     threshold: float = 0.5
     thinning: bool = False
+    precision: Precision = "float32"
 
     def answer(self) -> dict[str, Any]:
         return {
@@ -62,6 +65,7 @@ class PixelOptions:
             "output": self.output,
             "threshold": self.threshold,
             "thinning": self.thinning,
+            **({} if self.precision == "float32" else {"precision": self.precision}),
         }
 
     def odds(self) -> float:
@@ -132,20 +136,22 @@ class PixelBlocks:
         model = load_model(self.model, self.device)
         mosaic = _Mosaic.make(self, spec, valid, model)
         runner = TileRunner(
-            model.net, model.contract.normalization, batch=self.batch, device=self.device
+            model.net,
+            model.contract.normalization,
+            batch=self.batch,
+            device=self.device,
+            precision=self.options.precision,
         )
-        started = time.perf_counter()
         merge_s = 0.0
         for window, result in runner.run(self._tiles(spec, block, mosaic), self._call(model)):
             before = time.perf_counter()
             mosaic.place(window, result)
             merge_s += time.perf_counter() - before
-        model_s = time.perf_counter() - started - merge_s
         before = time.perf_counter()
         out = self.empty(spec, model)
         mosaic.finish(out, valid)
         merge_s += time.perf_counter() - before
-        return out, {"model": model_s, "merge": merge_s}
+        return out, {"model": runner.busy_s, "merge": merge_s}
 
     def write(
         self, spec: BlockSpec, computed: tuple[np.ndarray | None, dict[str, float]]
@@ -195,13 +201,11 @@ class PixelBlocks:
             if self.plan.merge == "crop" and not thinning:
                 scores = _cropped(scores, pad)
             if not as_index:
-                return scores.cpu()
+                return scores
             scores = _against_background(scores, options.odds(), logits=not options.augment)
             # torch reduces over channels ten times faster where they lie side by side.
             scores = scores[:, first:].contiguous(memory_format=torch.channels_last)
-            index = (scores.max(dim=1).indices + first).to(torch.int16).cpu()
-            # Thinned with the padding around it, so that lines go on across tiles.
-            return _cropped(_thinned(index), pad) if thinning else index
+            return (scores.max(dim=1).indices + first).to(torch.int16)
 
         return call
 
@@ -219,9 +223,8 @@ def _against_background(scores: Tensor, odds: float, *, logits: bool) -> Tensor:
 
 
 def _thinned(index: Tensor) -> Tensor:
-    """int16 (B, H, W), 0 but for the centre lines of what is not 0."""
-    lines = np.stack([thin(one) for one in (index != 0).numpy()])
-    return index * torch.from_numpy(lines)
+    """int16 (H, W), 0 but for the centre lines of what is not 0."""
+    return index * torch.from_numpy(thin((index != 0).numpy()))
 
 
 class _Mosaic(ABC):
@@ -267,8 +270,12 @@ class _CroppedClasses(_Mosaic):
         self.index = np.zeros((spec.core.height, spec.core.width), np.int16)
 
     def place(self, window: Window, result: Tensor) -> None:
-        owned = window.pad(-self.job.plan.padding_px)
+        pad = self.job.plan.padding_px
+        owned = window.pad(-pad)
         part = owned.intersect(self.spec.core)
+        if self.job.options.thinning:
+            # With the padding around it, so that lines go on across tiles.
+            result = _cropped(_thinned(result), pad)
         self.index[part.within(self.spec.core)] = result.numpy()[part.within(owned)]
 
     def finish(self, out: np.ndarray, valid: np.ndarray) -> None:

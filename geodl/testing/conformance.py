@@ -26,12 +26,15 @@ from torch import Tensor
 from geodl.base.errors import BundleError
 from geodl.bundle.read import read_bundle
 from geodl.data.prepare import prepare_data
+from geodl.infer.options import ARGUMENTS
 from geodl.testing.chips import make_chips
 from geodl.testing.datasets import change_folder, label_folder
 from geodl.testing.elsewhere import OtherProcess, model_answers
 
 BAND_COUNTS = (1, 4, 13)
 _EPOCHS = 4
+# Mean difference of scores; bfloat16 has three decimal digits.
+_HALF = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,8 @@ def check_model(case: ModelCase, folder: Path, other: OtherProcess | None = None
     moved = check_travel(case, model, [_own_batch(case, model)], folder, other)
     check_continuing(case, model, data, moved)
     check_pickle(case, model)
+    if model.task.kind in ARGUMENTS:
+        check_half(case, model)
     check_seed(case, data)
     for bands in BAND_COUNTS:
         check_bands(case, model, case.images * bands, case.chip_px)
@@ -250,6 +255,23 @@ def check_pickle(case: ModelCase, model: Any) -> None:
     net, task = pickle.loads(pickle.dumps((model.net, model.task)))
     same(answers(model.net, x), answers(net, x), f"{case.name} after pickling")
     assert task.classes == model.task.classes, f"{case.name}: the task lost its classes"
+
+
+def check_half(case: ModelCase, model: Any) -> None:
+    """Tools may run the network in bfloat16: the scores stay nearly what they were."""
+    net, task = model.net.eval(), model.task
+    x = sample_batch(model, case.images * 3, case.chip_px)
+    found = []
+    for half in (False, True):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            if task.kind == "pixels":
+                found.append(task.scores(net, x).float())
+            else:
+                seen = task.detect(net, x, threshold=0.01, nms_overlap=0.5)
+                best = max((float(one.scores.max(initial=0)) for one in seen), default=0.0)
+                found.append(torch.tensor(best))
+    apart = float((found[0] - found[1]).abs().mean())
+    assert apart < _HALF, f"{case.name}: scores in bfloat16 are {apart:.3f} off"
 
 
 def check_seed(case: ModelCase, data: Any) -> None:

@@ -72,7 +72,7 @@ class _Patches(Task):
     def detect(
         self, net: nn.Module, x: Tensor, *, threshold: float, nms_overlap: float
     ) -> list[Detections]:
-        return [self._one(image, threshold) for image in net(x)[:, 0].cpu().numpy()]
+        return [self._one(image, threshold) for image in net(x)[:, 0].float().cpu().numpy()]
 
     def _one(self, image: np.ndarray, threshold: float) -> Detections:
         patches, _ = ndimage.label(image >= BRIGHT / 255)

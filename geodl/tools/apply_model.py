@@ -13,6 +13,7 @@ from geodl.infer.lazy import ModelRaster
 from geodl.io.array_layout import with_axes_of
 from geodl.io.raster import as_array
 from geodl.tools.job import prepared, product_bands
+from geodl.tools.precision import check_precision
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -49,6 +50,7 @@ def apply_model(raster: Any, model: Any, **model_arguments: Any) -> xr.DataArray
     with prepared(
         "apply_model", "pixels", raster, _lasting(model), model_arguments, None, block_size
     ) as job:
+        check_precision(job, None)
         bands, dtype, nodata, names = product_bands(job)
         lazy = ModelRaster(
             name=f"apply_model_{Path(job.source.name).stem or 'raster'}",

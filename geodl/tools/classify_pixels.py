@@ -65,10 +65,11 @@ def classify_pixels(
         ``predict_background`` (True for a model of one class, else False: the best of the classes
         wins), ``test_time_augmentation`` (False) with ``merge_policy`` (``mean``, ``max``,
         ``min``), ``overlap`` (``crop`` or ``blend``: a Hann-weighted mean of overlapping
-        tiles), ``output`` (``classes`` or ``scores``). Models of edges and roads take in place of
-        ``predict_background``: ``threshold`` (0.5), the probability of a line;
-        ``return_probability_raster`` (False), the same as ``output="scores"``; and those of edges
-        ``thinning`` (True, but False with ``overlap="blend"``), centre lines only.
+        tiles), ``output`` (``classes`` or ``scores``), ``precision`` (``float32``; ``bfloat16``
+        takes half the time, and is refused where a few tiles show other classes). Models of edges
+        and roads take in place of ``predict_background``: ``threshold`` (0.5), the probability of
+        a line; ``return_probability_raster`` (False), the same as ``output="scores"``; and those
+        of edges ``thinning`` (True, but False with ``overlap="blend"``), centre lines only.
     output_name
         ``.tif`` (COG) or ``.zarr``, or for polygons of the classes ``.parquet``, ``.gpkg``,
         ``.fgb``, ``.geojson`` or ``.shp``; None names it after the raster and the run. Models of

@@ -63,7 +63,8 @@ def detect_change_using_deep_learning(
         ``padding`` (a quarter of the tile), ``batch_size`` (4), ``tile_size``,
         ``test_time_augmentation`` (False) with ``merge_policy`` (``mean``, ``max``, ``min``),
         ``overlap`` (``crop`` or ``blend``), ``output`` (``classes`` or ``scores``), ``threshold``
-        (0.5): the probability that change needs.
+        (0.5): the probability that change needs, ``precision`` (``float32``; ``bfloat16`` is
+        faster, and is refused where a few tiles show other classes).
     context
         ``cellSize``, ``extent``, ``mask``, ``outSR``, ``snapRaster``, ``processorType``,
         ``parallelProcessingFactor``.

@@ -65,7 +65,8 @@ def detect_objects(
     model_arguments
         ``padding`` (a quarter of the tile), ``batch_size`` (64), ``tile_size``, ``threshold``
         (0.5), ``nms_overlap`` (0.1), ``exclude_pad_detections`` (True),
-        ``test_time_augmentation`` (False) with ``tta_scales`` ("1").
+        ``test_time_augmentation`` (False) with ``tta_scales`` ("1"), ``precision`` (``float32``;
+        ``bfloat16`` is faster, and is refused where a few tiles show other objects).
     output_name
         ``.parquet``, ``.gpkg``, ``.fgb``, ``.geojson`` or ``.shp``; None names it after the raster
         and the run.

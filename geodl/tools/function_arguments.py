@@ -11,7 +11,7 @@ from geodl.infer.augment import Policy
 from geodl.infer.options import known_arguments, tile_options
 
 # What needs more of the raster than a block, or a product that Pro does not make.
-_NOT_HERE = ("overlap", "output")
+_NOT_HERE = ("overlap", "output", "precision")
 _TEXTS = {
     "padding": ("Padding", "Pixels on each side of a tile that are seen but not kept."),
     "batch_size": ("Batch Size", "Tiles at once; the largest square of them is taken."),

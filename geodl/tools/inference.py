@@ -33,6 +33,7 @@ from geodl.runtime.report import check_report, reported
 from geodl.runtime.run import RunSummary, run_blocks
 from geodl.runtime.speed import Speed
 from geodl.tools.job import Job, prepared
+from geodl.tools.precision import check_precision
 from geodl.tools.preview import RunPlan, estimated_hours, planned
 from geodl.tools.product import Product
 
@@ -299,6 +300,7 @@ class ToolCall:
 
     def _planned(self, job: Any, client: Any) -> tuple[Any, Any]:
         """The job as it will be run, and what is said of it."""
+        check_precision(job, client)
         return planned(job, client, fixed_block=self.block_size is not None)
 
     def _hours(self, job: Any) -> float:

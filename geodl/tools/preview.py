@@ -200,7 +200,7 @@ def estimated_hours(job: Job) -> float:
     """
     few = _few_tiles(job)
     task, plan = few.task(), few.plan
-    full = [spec for spec in _spread(few, _LOOKS) if task.valid(spec, task.read(spec)).any()]
+    full = [spec for spec in spread(few, _LOOKS) if task.valid(spec, task.read(spec)).any()]
     share = len(full) / min(_LOOKS, plan.block_count)
     if not full:
         return 0.0
@@ -225,7 +225,7 @@ def _few_tiles(job: Job) -> Job:
     return replace(job, plan=job.plan.with_layout(px, px))
 
 
-def _spread(job: Job, count: int) -> Iterator[BlockSpec]:
+def spread(job: Job, count: int) -> Iterator[BlockSpec]:
     """Blocks all over the extent, at most ``count``."""
     plan, total = job.plan, job.plan.block_count
     across = -(-plan.extent.col_stop // plan.block_px) - plan.extent.col // plan.block_px

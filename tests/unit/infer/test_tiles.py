@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -103,3 +105,39 @@ def test_a_full_device_halves_the_batch_and_goes_on() -> None:
     assert [float(v) for _, v in found] == [4.0 * k for k in range(9)]
     assert runner.batch == 2
     assert seen[:3] == [8, 4, 2]
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 9])
+def test_batches_ahead_keep_names_and_results_together(ahead: int) -> None:
+    """As on a GPU, which computes the next batch while the last one's results are taken."""
+    stats = Normalization(minimum=(0.0,), maximum=(1.0,), scaled_mean=(0.0,), scaled_std=(1.0,))
+    runner = TileRunner(Sum(), stats, batch=2, device="cpu")
+    runner.ahead = ahead
+    cut = []
+
+    def tiles() -> Iterator[tuple[int, np.ndarray]]:
+        for k in range(7):
+            cut.append(k)
+            yield k, np.full((1, 2, 2), k, np.uint8)
+
+    found = runner.run(tiles(), lambda net, x: net(x))
+    name, first = next(found)
+    assert (name, float(first)) == (0, 0.0)
+    assert len(cut) == min(7, 2 * (ahead + 1))
+    assert [(name, float(v)) for name, v in found] == [(k, 4.0 * k) for k in range(1, 7)]
+    assert runner.busy_s > 0
+
+
+def test_half_precision_is_of_the_layers_alone() -> None:
+    stats = Normalization(minimum=(0.0,), maximum=(1.0,), scaled_mean=(0.0,), scaled_std=(1.0,))
+    torch.manual_seed(0)
+    net = nn.Conv2d(1, 1, 1, bias=False)
+    tile = np.full((1, 2, 2), 255, np.uint8)
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        runner = TileRunner(net, stats, batch=1, device="cpu", precision=precision)
+        ((_, found[precision]),) = runner.run(iter([(0, tile)]), lambda net, x: net(x))
+    full, half = found["float32"], found["bfloat16"]
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, full)
+    torch.testing.assert_close(half, full, rtol=0.01, atol=0)

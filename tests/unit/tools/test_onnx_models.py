@@ -348,6 +348,7 @@ def test_arguments_that_do_not_fit_are_refused(bands: Any, tmp_path: Path) -> No
     for arguments, error, text in (
         ({"tile_size": 128}, OptionError, "runs tiles of 64 only"),
         ({"nms_overlap": 0.5}, UnknownOptionError, "nms_overlap"),
+        ({"precision": "bfloat16"}, OptionError, "keeps its own precision"),
     ):
         with pytest.raises(error, match=text):
             classes_of(raster, model, tmp_path / "a.tif", model_arguments=arguments)
