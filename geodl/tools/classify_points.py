@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from geodl.base.errors import OptionError, OutputError, OutputExistsError
 from geodl.base.options import as_bool, as_int, check_choice, check_known
 from geodl.core.points import PointInput, PointPlan
@@ -251,6 +253,8 @@ def _codes(given: Any, name: str) -> tuple[int, ...] | None:
     if isinstance(given, str):
         # As on a command line: 2,5
         given = [part for part in given.split(",") if part.strip()]
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
     if isinstance(given, int) and not isinstance(given, bool):
         given = [given]
     if isinstance(given, bytes) or not isinstance(given, (Sequence, set, frozenset)):

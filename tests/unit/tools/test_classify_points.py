@@ -136,7 +136,9 @@ def test_chosen_classes_change_and_kept_ones_stay(
             )
         )
 
-    np.testing.assert_array_equal(run("a.las", [5]), np.where(before == 5, answer, before))
+    np.testing.assert_array_equal(
+        run("a.las", np.array([5])), np.where(before == 5, answer, before)
+    )
     np.testing.assert_array_equal(
         run("b.las", {"keep": [5, 6]}), np.where(before == 2, answer, before)
     )
