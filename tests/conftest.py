@@ -50,6 +50,26 @@ _LOADED_ONCE = [
 ]
 
 
+# What torch starts with, so that whoever loads it first draws the same numbers as all others.
+_TORCH_SEED = 67280421310721
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup() -> None:
+    _seed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    _seed()
+
+
+def _seed() -> None:
+    """Random numbers of a test do not depend on which ran before it in this process."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(_TORCH_SEED)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked ``gpu`` are skipped where torch sees no device."""
     wanted = [item for item in items if item.get_closest_marker("gpu")]

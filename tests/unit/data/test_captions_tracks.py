@@ -217,7 +217,7 @@ def test_faults_of_exported_sequences_are_named(tmp_path):
     root = exported_folder(tmp_path / "b")
     write_chip(root / "labels" / "a" / "1.tif", np.full((1, 50, 60), 4, np.uint8))
     data = prepare_data(root, val_split_pct=0.5, **TRACKS)
-    held = data.train_ds if data.train_ds[0]["name"].startswith("a") else data.valid_ds
+    held = data.train_ds if data.train_ds.names[0].startswith("a") else data.valid_ds
     with pytest.raises(FormatError, match="60 x 50 pixels"):
         held[1]
     for path in (root / "labels").rglob("*.tif"):
