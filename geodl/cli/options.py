@@ -11,6 +11,10 @@ from typing import Any
 
 # What only makes sense inside Python; for the client there is an option of its own.
 NOT_HERE = frozenset({"future", "client", "collate_fn"})
+_SEVERAL = (
+    """; several as a folder, a pattern in quotes ('tiles/*.tif') """
+    """or a JSON list ('["a.tif", "b.tif"]')"""
+)
 _Kinds = inspect.Parameter
 
 
@@ -93,6 +97,7 @@ def add_options(
         names.append(name)
         text = helps.get(name, "").replace("%", "%%")
         if name in positional:
+            text += _SEVERAL if name == "input_raster" else ""
             optional = parameter.default is not _Kinds.empty
             more: dict[str, Any] = {"nargs": "?", "default": argparse.SUPPRESS} if optional else {}
             parser.add_argument(name, help=text, type=read_source, **more)

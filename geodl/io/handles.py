@@ -92,6 +92,11 @@ def _open_error(location: Location, error: BaseException) -> SourceError:
             f"{location.text} may not be read ({reason}); check its permissions, or that every "
             "worker has the credentials."
         )
+    if location.local is not None and location.local.is_dir():
+        return SourceError(
+            f"{location.text} is a folder with no raster in it that geodl looks for (.tif, .tiff, "
+            ".jp2, .img); give a pattern such as folder/*.vrt, or a list of files."
+        )
     if "not recognized as being in a supported file format" in reason or not reason:
         return SourceError(
             f"{location.text} is not a raster that GDAL can read; expected a GeoTIFF, COG, VRT, "

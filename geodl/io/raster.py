@@ -19,7 +19,8 @@ from geodl.base.errors import OptionError
 from geodl.core.blocks import RasterBlock, RasterSource
 from geodl.core.grid import Window
 from geodl.io.known import WindowReader, remember_reader
-from geodl.io.raster_view import block_shape
+from geodl.io.raster_folder import listed
+from geodl.io.raster_view import UNNAMED, block_shape
 from geodl.io.series import series_times
 from geodl.io.source import Bands, open_source
 
@@ -27,8 +28,6 @@ from geodl.io.source import Bands, open_source
 # small enough that a few chunks per thread fit a worker.
 CHUNK_PX = 2048
 CHUNK_BYTES = 128 * 2**20
-_UNNAMED = re.compile(r"Band_\d+")
-
 Chunks = str | int | Sequence[Any] | Mapping[str, Any]
 
 
@@ -53,7 +52,8 @@ def open_raster(
     ----------
     source
         A path, URL, fsspec location or GDAL name; a Zarr store or NetCDF file; an xarray object; a
-        STAC item; or a list of these: a mosaic, earlier items on top.
+        STAC item; or a list of these: a mosaic, earlier items on top. A folder, or a pattern such
+        as ``tiles/*.tif``, is the list of its rasters by name.
     bands
         Numbers from 1, or names, in the order wanted; one or several. All by default but alpha,
         which makes the mask unless it is asked for by name.
@@ -102,6 +102,7 @@ def open_raster(
         "nodata": nodata,
         "variable": variable,
     }
+    source = listed(source)
     times = None if time is not None else series_times(source, variable)
     if times is None:
         return as_array(open_source(source, time=time, **options), chunks)
@@ -227,7 +228,7 @@ def _coordinates(source: RasterSource) -> dict[str, Any]:
     grid = source.grid
     coordinates: dict[str, Any] = {"band": ("band", np.arange(1, source.count + 1))}
     names = list(source.band_names)
-    if not all(_UNNAMED.fullmatch(name) for name in names):
+    if not all(UNNAMED.fullmatch(name) for name in names):
         coordinates["band"] = ("band", np.arange(1, source.count + 1), {"long_name": names})
         coordinates["long_name"] = ("band", np.array(names, dtype=str))
     a, b, c, d, e, f = grid.transform

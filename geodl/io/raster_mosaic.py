@@ -13,7 +13,7 @@ from geodl.core.blocks import RasterBlock, RasterSource
 from geodl.core.grid import GeoGrid, Window
 from geodl.io.lattice import cover, place
 from geodl.io.masks import check_inside, nodata_for
-from geodl.io.raster_view import block_shape, select_bands
+from geodl.io.raster_view import UNNAMED, block_shape, select_bands
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +116,17 @@ def mosaic_of(
     )
 
 
+def _in_order(source: RasterSource, first: RasterSource) -> RasterSource:
+    """The source with its bands in the order of the first one's, where their names tell it."""
+    names, wanted = source.band_names, first.band_names
+    if names == wanted or len(set(wanted)) < len(wanted) or set(names) != set(wanted):
+        return source
+    if all(UNNAMED.fullmatch(name) for name in wanted):
+        # Numbers say where a band stood in its file: another order was chosen on purpose.
+        return source
+    return select_bands(source, tuple(names.index(name) for name in wanted))
+
+
 def build_mosaic(
     sources: Sequence[RasterSource], lattice: GeoGrid, *, resampling: str
 ) -> RasterSource:
@@ -132,7 +143,8 @@ def build_mosaic(
 
     Returns
     -------
-    A source over the union of all items.
+    A source over the union of all items. Bands that files name go by their names where every item
+    has the same ones, else by position.
 
     Raises
     ------
@@ -148,6 +160,7 @@ def build_mosaic(
                 f"{source.name} has {source.count} bands and {first.name} has {first.count}; the "
                 "items of a mosaic need the same bands. Select common ones with bands=."
             )
+    sources = [_in_order(source, first) for source in sources]
     for source in sources:
         if len(sources) > 1 and source.grid.crs is None:
             raise GridMismatchError(

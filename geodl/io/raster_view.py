@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ from geodl.base.errors import GridMismatchError
 from geodl.core.blocks import RasterBlock, RasterSource
 from geodl.core.grid import GeoGrid, Window
 from geodl.io.masks import any_band_valid, check_inside, nodata_for
+
+UNNAMED = re.compile(r"Band_\d+")
+"""The name of a band that its source does not name."""
 
 
 def select_bands(source: RasterSource, positions: tuple[int, ...]) -> RasterSource:

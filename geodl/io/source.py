@@ -23,6 +23,7 @@ from geodl.io.lattice import as_resolution, place, target_lattice
 from geodl.io.locations import locate
 from geodl.io.raster_array import open_array
 from geodl.io.raster_file import RasterFile, open_file
+from geodl.io.raster_folder import listed
 from geodl.io.raster_mosaic import build_mosaic
 from geodl.io.raster_store import open_store
 from geodl.io.raster_view import MaskedRaster, RasterView, StackedRaster, crop, select_bands
@@ -69,7 +70,8 @@ def open_source(
     ----------
     source
         A path, URL, fsspec location or GDAL name; a Zarr store or NetCDF file; an xarray object; a
-        STAC item; another source; or a list of these: a mosaic, earlier items on top.
+        STAC item; another source; or a list of these: a mosaic, earlier items on top. A folder or a
+        pattern is the list of its rasters.
     bands
         Numbers from 1, or names, in the order wanted; one or several. All by default but alpha,
         which makes the mask unless it is asked for by name.
@@ -119,7 +121,7 @@ def open_source(
         variables=_names(variable),
         time=time,
     )
-    items = _items(source)
+    items = _items(listed(source))
     opened = [_open_item(item, reading) for item in items]
     first = opened[0]
     lattice = target_lattice(

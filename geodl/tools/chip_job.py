@@ -20,6 +20,7 @@ from geodl.formats.base import BUFFER_KEY
 from geodl.formats.images import check_holds, open_image
 from geodl.formats.panoptic import INSTANCE_KEY
 from geodl.io.extent import extent_window
+from geodl.io.raster_folder import listed
 from geodl.io.source import open_source
 from geodl.ops.chip_grid import ChipGrid
 from geodl.ops.chip_turns import turns
@@ -231,7 +232,7 @@ def prepare(
     every_chip = options.every_chip or given.labels is None
     scenes: list[Scene] = []
     missed: NoOverlapError | None = None
-    items = _items(given.raster, options)
+    items = _items(listed(given.raster), options)
     for item in items:
         try:
             scenes.append(_scene(item, given, options, base))

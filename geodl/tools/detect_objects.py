@@ -92,7 +92,8 @@ def detect_objects(
     progress
         Show a bar, the plan before the run and the speed after it.
     overwrite
-        Replace a finished product; begin anew where an unfinished run has other settings.
+        Replace a finished product, of several rasters every one; begin anew where an unfinished
+        run has other settings.
     block_size
         Pixels; rounded up to whole tile strides. Does not change the result.
     report

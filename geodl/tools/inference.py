@@ -20,6 +20,7 @@ from geodl.bundle import ModelRef
 from geodl.core.contract import TaskKind
 from geodl.io.manifest import write_manifest
 from geodl.io.raster import as_array
+from geodl.io.raster_folder import listed
 from geodl.io.source import open_product
 from geodl.io.source_files import source_files
 from geodl.io.vector import read_features
@@ -216,7 +217,7 @@ class ToolCall:
         if self._several() and not self.raster:
             raise OptionError("input_raster is an empty list; give at least one raster.")
         # Once, and here: the work may be done in another thread, where another client is active.
-        call = replace(self, client=chosen_client(self.client))
+        call = replace(self, client=chosen_client(self.client), raster=listed(self.raster))
         if dry_run:
             plans = call._each(call._plan)
             return plans if call._several() else plans[0]

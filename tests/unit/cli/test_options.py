@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from geodl.cli import main as run_main
 from geodl.cli.options import add_options, given, parameter_help, read_value
 
 
@@ -129,3 +130,12 @@ def test_help_is_the_docstrings_first_sentence() -> None:
     assert "What is read, 100 % of it" in text
     assert "How many; never 0 % (default 3)" in text
     assert parameter_help(lambda: None) == {}
+
+
+def test_help_of_a_tool_says_how_several_rasters_are_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        run_main(["classify", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "folder, a pattern in quotes ('tiles/*.tif') or a JSON list" in text

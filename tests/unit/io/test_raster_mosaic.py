@@ -5,9 +5,16 @@ import pickle
 import numpy as np
 import pytest
 
-from geodl.base.errors import DataWarning, GridMismatchError, OptionError, SourceError
+from geodl.base.errors import (
+    DataWarning,
+    GridMismatchError,
+    OptionError,
+    SourceError,
+    SourceNotFoundError,
+)
 from geodl.core.grid import Window
 from geodl.io import handles
+from geodl.io.raster import open_raster
 from geodl.io.source import open_source
 
 
@@ -158,3 +165,50 @@ def test_bands_of_a_mosaic_are_selected_in_its_items(make_tif, noise):
     expected = np.concatenate([noise(3, 4, 4, seed=n)[2:] for n in range(2)], axis=2)
     np.testing.assert_array_equal(source.read(source.grid.window).data, expected)
     assert source.items[0].band_numbers == (3,)
+
+
+def test_bands_of_a_mosaic_go_by_their_names(make_tif, noise):
+    data = noise(3, 4, 8)
+    one = make_tif(data[:, :, :4], "1.tif", descriptions=("r", "g", "b"))
+    turned = {"descriptions": ("b", "r", "g"), "origin": (500040.0, 5000000.0)}
+    two = make_tif(data[[2, 0, 1]][:, :, 4:], "2.tif", **turned)
+    source = open_source([one, two])
+    np.testing.assert_array_equal(source.read(source.grid.window).data, data)
+    # Other names, or none, are taken as they stand.
+    three = make_tif(data[:, :, 4:], "3.tif", **(turned | {"descriptions": ("red", "g", "b")}))
+    named = open_source([one, three])
+    np.testing.assert_array_equal(named.read(named.grid.window).data, data)
+    plain = make_tif(data[[2, 1, 0]][:, :, :4], "4.tif")
+    chosen = open_source(
+        [
+            open_source(plain, bands=[3, 2, 1]),
+            make_tif(data[:, :, 4:], "5.tif", origin=(500040.0, 5000000.0)),
+        ]
+    )
+    np.testing.assert_array_equal(chosen.read(chosen.grid.window).data, data)
+
+
+def test_a_folder_and_a_pattern_are_the_list_of_their_rasters(make_tif, noise, tmp_path):
+    (tmp_path / "tiles").mkdir()
+    data = noise(2, 4, 8)
+    paths = [
+        make_tif(data[:, :, n : n + 4], f"tiles/{n}.tif", origin=(500000.0 + 10 * n, 5000000.0))
+        for n in (4, 0)
+    ]
+    (tmp_path / "tiles" / "notes.txt").write_text("not a raster")
+    whole = open_source(paths[::-1])
+    for word in (tmp_path / "tiles", str(tmp_path / "t*" / "*.tif"), [tmp_path / "tiles"]):
+        source = open_source(word)
+        assert source.identity() == whole.identity()
+        np.testing.assert_array_equal(source.read(source.grid.window).data, data)
+    assert open_raster(tmp_path / "tiles").shape == (2, 4, 8)
+    with pytest.raises(SourceNotFoundError, match=r"No file matches .*\.jp2"):
+        open_source(tmp_path / "tiles" / "*.jp2")
+    odd = make_tif(data, "a[1].tif")
+    assert open_source(odd).grid.shape == (4, 8)
+
+
+def test_a_folder_of_no_rasters_says_what_was_expected(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match=r"empty.*no raster"):
+        open_source(tmp_path / "empty")

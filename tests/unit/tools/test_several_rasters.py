@@ -136,3 +136,17 @@ def test_the_progress_of_several_rasters_never_falls() -> None:
     future.watch(1, 4)
     future.set_exception(BlockError("broken"))
     assert future.progress == 0.25
+
+
+def test_each_raster_of_a_folder_has_its_product(
+    rasters: list[Path], pixel_model: Path, tmp_path: Path
+) -> None:
+    expected = go(classify_pixels, rasters, pixel_model, tmp_path / "listed.zarr")
+    found = go(classify_pixels, tmp_path, pixel_model, tmp_path / "map.tif")
+    assert len(found) == len(rasters)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    # The products lie among the rasters, and are not taken for such when the call is made again.
+    Path(found[1].attrs["path"]).unlink()
+    again = go(classify_pixels, tmp_path / "*.tif", pixel_model, tmp_path / "map.tif")
+    assert [one.attrs["path"] for one in again] == [one.attrs["path"] for one in found]
