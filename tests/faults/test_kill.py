@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
-import time
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +19,23 @@ import rasterio
 from distributed import Client, WorkerPlugin
 from rasterio.transform import from_origin
 
+from geodl.runtime import run as run_module
 from geodl.runtime.connect import connect
 from geodl.testing.tiny import register_tiny_models, tiny_model
 from geodl.tools.classify_pixels import classify_pixels
 from geodl.tools.detect_objects import detect_objects
 
-StartScript = Callable[..., BaseProcess]
+Ended = Callable[..., int | None]
 
 SIZE = 240
 TOOLS = {"pixels": classify_pixels, "objects": detect_objects}
 SUFFIX = {"pixels": ".tif", "objects": ".parquet"}
-# Blocks are slowed where a kill is to meet the run at work, on a machine however fast.
 SCRIPT = """
-import sys, time
-from geodl.runtime import run
 from geodl.testing.tiny import register_tiny_models
 from geodl.tools.classify_pixels import classify_pixels
 from geodl.tools.detect_objects import detect_objects
 register_tiny_models()
-kind, raster, model, output, block, wait_s = sys.argv[1:]
-record = run.record_block
-def slow(*block):
-    record(*block)
-    time.sleep(float(wait_s))
-run.record_block = slow
+kind, raster, model, output, block = sys.argv[1:]
 tool = {"pixels": classify_pixels, "objects": detect_objects}[kind]
 tool(raster, model, {"tile_size": 24, "padding": 8}, output, progress=False, block_size=int(block))
 """
@@ -84,15 +76,6 @@ def lines(run: Path) -> int:
     return sum(p.read_bytes().count(b"\n") for p in (run / "ledger").glob("*.jsonl"))
 
 
-def wait_for_lines(run: Path, count: int, process: BaseProcess) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.is_alive():
-        if (run / "ledger").exists() and lines(run) >= count:
-            return
-        time.sleep(0.005)
-    pytest.fail(f"the run ended or hung with {lines(run)} blocks: {process.exitcode}")
-
-
 def reference(inputs: dict[str, Path], kind: str, path: Path) -> Any:
     TOOLS[kind](  # type: ignore[operator]
         str(inputs["raster"]),
@@ -109,48 +92,43 @@ def killed_and_resumed(
     inputs: dict[str, Path],
     folder: Path,
     kind: str,
-    cuts: list[int],
-    start_script: StartScript,
+    cuts: list[str],
+    torn: Ended,
     block: int,
 ) -> None:
-    """Kill a run each time so many more blocks are done; then finish it and compare."""
+    """Kill a run at each of these writes of its own; then finish it and compare."""
     output = folder / f"product{SUFFIX[kind]}"
     run = Path(f"{output}.run")
     words = (kind, inputs["raster"], inputs[kind], output, block)
-    before = 0
     for cut in cuts:
-        process = start_script(SCRIPT, *words, 0.005)
-        wait_for_lines(run, before + cut, process)
-        process.kill()
-        process.join()
-        before = lines(run)
+        assert torn(SCRIPT, *words, cut) == -signal.SIGKILL
         assert not output.exists()
-    process = start_script(SCRIPT, *words, 0)
-    process.join()
-    assert process.exitcode == 0
+    before = lines(run)
+    assert torn(SCRIPT, *words, 0) == 0
     manifest = json.loads(Path(f"{output}.manifest.json").read_text())
     blocks = manifest["blocks"]
     assert blocks["done"] == blocks["total"] == (SIZE // block) ** 2
-    # Each kill may tear the line that was being written; its block is computed again.
-    assert before - len(cuts) <= blocks["resumed"] <= before
+    # A block whose line is torn is computed again.
+    assert blocks["resumed"] == before > 0
     assert content(output) == reference(inputs, kind, folder / f"whole{SUFFIX[kind]}")
 
 
 @pytest.mark.parametrize("kind", ["pixels", "objects"])
 def test_a_killed_run_goes_on_where_it_was(
-    inputs: dict[str, Path], tmp_path: Path, start_script: StartScript, kind: str
+    inputs: dict[str, Path], tmp_path: Path, torn: Ended, kind: str
 ) -> None:
-    killed_and_resumed(inputs, tmp_path, kind, [30, 60], start_script, 16)
+    killed_and_resumed(inputs, tmp_path, kind, ["30", "61"], torn, 16)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", ["pixels", "objects"])
 def test_twenty_kills_at_random_lose_nothing(
-    inputs: dict[str, Path], tmp_path: Path, start_script: StartScript, kind: str
+    inputs: dict[str, Path], tmp_path: Path, torn: Ended, kind: str
 ) -> None:
-    cuts = np.random.default_rng(7).integers(1, 45, 20).tolist()
-    killed_and_resumed(inputs, tmp_path, kind, cuts, start_script, 8)
+    rng = np.random.default_rng(7)
+    cuts = [f"{rng.integers(1, 45)}/{rng.uniform(0, 0.02):.4f}" for _ in range(20)]
+    killed_and_resumed(inputs, tmp_path, kind, cuts, torn, 8)
 
 
 def victims(client: Client, what: str) -> list[int]:
@@ -161,14 +139,15 @@ def victims(client: Client, what: str) -> list[int]:
 
 
 def cluster_run(
-    inputs: dict[str, Path], kind: str, output: Path, what: str | None, at: float
+    inputs: dict[str, Path], kind: str, output: Path, what: str | None = None, at: int = 0
 ) -> str:
-    """Run on a fresh cluster and kill part of it at a share of the blocks; how it ended."""
+    """Run on a fresh cluster; a worker kills part of it at its block of this number."""
     # A client waits half a minute for a scheduler that is lost; a third of that will do here.
     patience = "10s" if what == "scheduler" else "30s"
     quick = dask.config.set({"distributed.comm.timeouts.connect": patience})
     with quick, connect("local", workers=2, dashboard_address=None) as client:
-        client.register_plugin(_Tiny())
+        doomed = victims(client, what) if what else []
+        client.register_plugin(_Tiny(doomed, list(client.run(os.getpid).values()), at))
         future = TOOLS[kind](  # type: ignore[operator]
             str(inputs["raster"]),
             str(inputs[kind]),
@@ -179,14 +158,7 @@ def cluster_run(
             client=client,
             future=True,
         )
-        if what is not None:
-            pids = victims(client, what)
-            while future.progress < at and not future.done():
-                time.sleep(0.01)
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        error = future.exception(timeout=120)
+        error = future.exception()
     return "finished" if error is None else type(error).__name__
 
 
@@ -202,11 +174,11 @@ def test_a_killed_cluster_loses_nothing(
     inputs: dict[str, Path], tmp_path: Path, kind: str, what: str, ends: str
 ) -> None:
     output = tmp_path / f"product{SUFFIX[kind]}"
-    assert cluster_run(inputs, kind, output, what, 0.15) == ends
+    assert cluster_run(inputs, kind, output, what, at=8) == ends
     if ends != "finished":
         before = lines(Path(f"{output}.run"))
         assert before > 0
-        assert cluster_run(inputs, kind, output, None, 0) == "finished"
+        assert cluster_run(inputs, kind, output) == "finished"
         blocks = json.loads(Path(f"{output}.manifest.json").read_text())["blocks"]
         assert before <= blocks["resumed"] < blocks["total"]
     assert content(output) == reference(inputs, kind, tmp_path / f"whole{SUFFIX[kind]}")
@@ -220,29 +192,45 @@ def test_twenty_kills_on_clusters_lose_nothing(
 ) -> None:
     rng = np.random.default_rng(11)
     whole = reference(inputs, kind, tmp_path / f"whole{SUFFIX[kind]}")
-    output, kills, done = tmp_path / f"product{SUFFIX[kind]}", 0, 0.0
-    while kills < 20:
+    output = tmp_path / f"product{SUFFIX[kind]}"
+    for _ in range(20):
         what = ["worker", "workers", "scheduler"][int(rng.integers(3))]
-        # Later than the blocks of the runs before, so that each kill meets blocks in flight.
-        ended = cluster_run(inputs, kind, output, what, done + float(rng.uniform(0.02, 0.3)))
-        kills += 1
+        ended = cluster_run(inputs, kind, output, what, int(rng.integers(1, 15)))
         if ended == "finished":
             assert content(output) == whole
             output.unlink()
             Path(f"{output}.manifest.json").unlink()
-            done = 0.0
         else:
             assert ended == "ClusterError", ended
-            done = lines(Path(f"{output}.run")) / (SIZE // 8 // 3) ** 2
     if not output.exists():
-        assert cluster_run(inputs, kind, output, None, 0) == "finished"
+        assert cluster_run(inputs, kind, output) == "finished"
     assert content(output) == whole
 
 
 class _Tiny(WorkerPlugin):
-    """Makes the tiny models known to workers, those that are started later too."""
+    """Makes the tiny models known to workers, those that are started later too.
+
+    Those that were there from the start kill the doomed once one of them has finished a number of
+    blocks: while others are in flight, and however fast they are.
+    """
 
     name = "tiny"
 
+    def __init__(self, doomed: list[int], there: list[int], at: int) -> None:
+        self.doomed, self.there, self.at = doomed, there, at
+
     def setup(self, worker: Any) -> None:
         register_tiny_models()
+        if not self.doomed or os.getpid() not in self.there:
+            return
+        names, numbers = vars(run_module), itertools.count(1)
+        record = names["record_block"]
+
+        def record_and_kill(*block: Any) -> None:
+            record(*block)
+            if next(numbers) == self.at:
+                for pid in self.doomed:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+        names["record_block"] = record_and_kill

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import signal
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import geopandas as gpd
@@ -20,24 +19,13 @@ from geodl.testing.tiny_points import register_tiny_points, tiny_points
 from geodl.tools.classify_points import classify_points
 from geodl.tools.detect_objects_3d import detect_objects_3d
 
-StartScript = Callable[..., BaseProcess]
+Ended = Callable[..., int | None]
 
-# Tiles are slowed where a kill is to meet the run at work, on a machine however fast.
-SLOWED = """
-import sys, time
-from geodl.runtime import run
-cloud, model, output, wait_s = sys.argv[1:]
-record = run.record_block
-def slow(*block):
-    record(*block)
-    time.sleep(float(wait_s))
-run.record_block = slow
-"""
-SCRIPT = f"""{SLOWED}
+SCRIPT = """
 from geodl.testing.tiny_points import register_tiny_points
 from geodl.tools.classify_points import classify_points
 register_tiny_points()
-classify_points(cloud, model, output, tile_size=15, confidence=True, progress=False)
+classify_points(*sys.argv[1:], tile_size=15, confidence=True, progress=False)
 """
 
 
@@ -59,36 +47,18 @@ def lines(run: Path) -> int:
     return sum(p.read_bytes().count(b"\n") for p in (run / "ledger").glob("*.jsonl"))
 
 
-def kill_after(process: BaseProcess, run: Path, lines_more: int, before: int) -> int:
-    """Kill -9 a run once so many more tiles and parts are done; returns those done."""
-    deadline = time.monotonic() + 120
-    while lines(run) < before + lines_more:
-        assert process.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.kill()
-    process.join()
-    return lines(run)
-
-
-def finish(process: BaseProcess) -> None:
-    process.join()
-    assert process.exitcode == 0
-
-
 def test_a_killed_run_goes_on_where_it_was(
-    inputs: tuple[Path, Path], whole: bytes, tmp_path: Path, start_script: StartScript
+    inputs: tuple[Path, Path], whole: bytes, tmp_path: Path, torn: Ended
 ) -> None:
     output = tmp_path / "product.laz"
-    run = Path(f"{output}.run")
-    before = 0
-    for cut in (12, 20):
-        before = kill_after(start_script(SCRIPT, *inputs, output, 0.01), run, cut, before)
+    for cut in (12, 21):
+        assert torn(SCRIPT, *inputs, output, cut) == -signal.SIGKILL
         assert not output.exists()
-    finish(start_script(SCRIPT, *inputs, output, 0))
+    before = lines(Path(f"{output}.run"))
+    assert torn(SCRIPT, *inputs, output, 0) == 0
     blocks = read_manifest(output)["blocks"]
     assert blocks["done"] == blocks["total"] == 81
-    assert before - 2 <= blocks["resumed"] <= before
+    assert blocks["resumed"] == before > 0
     assert output.read_bytes() == whole
 
 
@@ -111,11 +81,11 @@ def test_two_workers_give_what_one_process_gives(
     assert_frame_equal(found.to_wkb(), objects.to_wkb())
 
 
-FIND = f"""{SLOWED}
+FIND = """
 from geodl.testing.tiny_boxes import register_tiny_boxes
 from geodl.tools.detect_objects_3d import detect_objects_3d
 register_tiny_boxes()
-detect_objects_3d(cloud, model, output, tile_size=15, progress=False)
+detect_objects_3d(*sys.argv[1:], tile_size=15, progress=False)
 """
 
 
@@ -139,15 +109,16 @@ def test_a_killed_search_finds_the_same_objects(
     finder: Path,
     objects: GeoDataFrame,
     tmp_path: Path,
-    start_script: StartScript,
+    torn: Ended,
 ) -> None:
     output = tmp_path / "found.parquet"
     words = (inputs[0], finder, output)
-    before = kill_after(start_script(FIND, *words, 0.01), Path(f"{output}.run"), 25, 0)
+    assert torn(FIND, *words, 25) == -signal.SIGKILL
     assert not output.exists()
-    finish(start_script(FIND, *words, 0))
+    before = lines(Path(f"{output}.run"))
+    assert torn(FIND, *words, 0) == 0
     blocks = read_manifest(output)["blocks"]
     # 9 x 9 tiles, and those around them.
     assert blocks["done"] == blocks["total"] == 121
-    assert before - 2 <= blocks["resumed"] <= before
+    assert blocks["resumed"] == before > 0
     assert_frame_equal(gpd.read_parquet(output).to_wkb(), objects.to_wkb())

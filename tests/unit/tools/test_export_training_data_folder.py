@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -154,41 +150,6 @@ def test_a_disk_that_is_full_at_the_end_is_named_and_the_chips_are_kept(
     export(inputs, tmp_path / "out")
     assert {p: p.stat().st_mtime_ns for p in written} == written
     assert content(tmp_path / "out") == content(export(inputs, tmp_path / "fresh"))
-
-
-SCRIPT = """
-import os, sys, time
-from geodl.formats import images
-from geodl.tools.export_training_data import export_training_data
-real = os.replace
-def slow(source, target):
-    time.sleep(0.01)
-    real(source, target)
-images.os.replace = slow
-export_training_data(sys.argv[1], sys.argv[2], metadata_format="PASCAL_VOC_rectangles",
-    tile_size=40, stride_size=24, progress=False, output_location=sys.argv[3], block_size=48)
-"""
-
-
-def test_a_killed_export_goes_on_and_ends_with_the_same_folder(
-    inputs: tuple[Path, Path], tmp_path: Path
-) -> None:
-    whole = export(inputs, tmp_path / "whole")
-    out = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, *map(str, inputs), str(out)])
-    deadline = time.monotonic() + 60
-    while len(list((out / "images").glob("*.tif")) if (out / "images").is_dir() else ()) < 12:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    for path in (out / "images").glob("*.tif"):
-        read_image(path)
-    # What a kill in the middle of a write leaves behind.
-    (out / "images" / ".000000003.tif.99-1.part").write_bytes(b"half")
-    export(inputs, out)
-    assert content(out) == content(whole)
 
 
 def test_a_cancelled_future_can_be_resumed(inputs: tuple[Path, Path], tmp_path: Path) -> None:
