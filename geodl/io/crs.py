@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,8 @@ def transformer(source: str, target: str) -> pyproj.Transformer:
 def transform_bounds(bounds: Bounds, source: str | None, target: str | None, what: str) -> Bounds:
     """Bounds in another CRS, densified along the edges.
 
+    In a geographic CRS ``xmin`` above ``xmax``, given or returned, means across the antimeridian.
+
     Raises
     ------
     GridMismatchError
@@ -105,6 +108,15 @@ def transform_bounds(bounds: Bounds, source: str | None, target: str | None, wha
             "choose a CRS that covers it."
         )
     return (float(moved[0]), float(moved[1]), float(moved[2]), float(moved[3]))
+
+
+@functools.lru_cache(maxsize=256)
+def full_turn(crs: str | None) -> float | None:
+    """What once around the Earth measures along x: 360 in degrees; None unless geographic."""
+    known = None if crs is None else pyproj.CRS(crs)
+    if known is None or not known.is_geographic or not known.axis_info:
+        return None
+    return 2 * math.pi / float(known.axis_info[0].unit_conversion_factor)
 
 
 # At the equator: good enough to tell whether objects look larger than a model knows them.

@@ -9,7 +9,7 @@ from affine import Affine
 from geodl.base.errors import GridMismatchError, OptionError
 from geodl.core.blocks import RasterSource
 from geodl.core.grid import GeoGrid, Window
-from geodl.io.crs import crs_label, same_crs, transform_bounds
+from geodl.io.crs import crs_label, full_turn, same_crs, transform_bounds
 from geodl.io.raster_warp import WarpedRaster
 from geodl.io.warp_geometry import default_grid
 
@@ -155,8 +155,13 @@ def cover(lattice: GeoGrid, grid: GeoGrid, name: str) -> Window:
     if same_crs(grid.crs, lattice.crs):
         # By its own corners: the bounds of a rotated raster are larger than the raster.
         return _corner_window(grid, lattice)
-    bounds = transform_bounds(grid.bounds, grid.crs, lattice.crs, name)
-    return lattice.window_for_bounds(*bounds, clip=False)
+    west, south, east, north = transform_bounds(grid.bounds, grid.crs, lattice.crs, name)
+    turn = full_turn(lattice.crs)
+    if turn is not None and west > east:
+        # Across the antimeridian: on the side where the lattice lies.
+        shift = turn if lattice.bounds[0] + lattice.bounds[2] > 0 else 0.0
+        west, east = west - turn + shift, east + shift
+    return lattice.window_for_bounds(west, south, east, north, clip=False)
 
 
 def _corner_window(grid: GeoGrid, lattice: GeoGrid) -> Window:

@@ -12,7 +12,7 @@ from rasterio.errors import RasterioError
 
 from geodl.base.errors import GridMismatchError
 from geodl.core.grid import GeoGrid, Window
-from geodl.io.crs import crs_label, same_crs
+from geodl.io.crs import Bounds, crs_label, full_turn, same_crs, transform_bounds
 
 # Points per side at which a block is looked up in the source.
 _STEPS = 32
@@ -112,12 +112,20 @@ def default_grid(
 ) -> GeoGrid:
     """GDAL's grid for a raster in another CRS: same diagonal in pixels, or the given pixel size.
 
+    A raster across the antimeridian gets longitudes beyond half a turn, in place of a grid around
+    the Earth.
+
     Raises
     ------
     GridMismatchError
         The raster has no place in ``crs``.
     """
     left, bottom, right, top = grid.bounds
+    turn = full_turn(crs)
+    if turn is not None and grid.crs is not None:
+        there = transform_bounds(grid.bounds, grid.crs, crs, name)
+        if there[0] > there[2]:
+            return _across(grid, crs, resolution, (there[0], there[1], there[2] + turn, there[3]))
     try:
         transform, width, height = rasterio.warp.calculate_default_transform(
             grid.crs,
@@ -137,3 +145,20 @@ def default_grid(
         ) from error
     a, b, c, d, e, f = transform[:6]
     return GeoGrid(width=int(width), height=int(height), transform=(a, b, c, d, e, f), crs=crs)
+
+
+def _across(
+    grid: GeoGrid, crs: str, resolution: tuple[float, float] | None, bounds: Bounds
+) -> GeoGrid:
+    """A grid over bounds in ``crs``; by default with as many pixels along the diagonal."""
+    west, south, east, north = bounds
+    if resolution is None:
+        cell = math.hypot(east - west, north - south) / math.hypot(grid.width, grid.height)
+        resolution = cell, cell
+    x, y = resolution
+    return GeoGrid(
+        width=max(1, math.ceil((east - west) / x - 1e-3)),
+        height=max(1, math.ceil((north - south) / y - 1e-3)),
+        transform=(x, 0, west, 0, -y, north),
+        crs=crs,
+    )

@@ -18,7 +18,7 @@ import shapely
 from geodl.base.errors import DataWarning, GridMismatchError, OptionError
 from geodl.base.files import sha256_json
 from geodl.base.options import as_float, check_known
-from geodl.io.extent import read_extent
+from geodl.io.extent import read_extent, split_extent
 from geodl.io.manifest import write_manifest
 from geodl.io.staging import staged
 from geodl.io.vector import features_identity, read_features
@@ -318,8 +318,11 @@ def _area(mask_features: Any, context: Mapping[str, Any] | None) -> list[Any]:
     bounds, crs = read_extent((context or {}).get("extent"))
     if bounds is not None:
         # Its sides bend in another CRS.
-        box = shapely.segmentize(shapely.box(*bounds), max(np.ptp(bounds[::2]), 1e-9) / 50)
-        areas.append(geopandas.GeoDataFrame(geometry=[box], crs=crs))
+        boxes = [
+            shapely.segmentize(shapely.box(*part), max(np.ptp(part[::2]), 1e-9) / 50)
+            for part in split_extent(bounds, crs)
+        ]
+        areas.append(geopandas.GeoDataFrame(geometry=boxes, crs=crs))
     return areas
 
 
