@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from geodl.bundle.export import to_onnx, to_torchscript
-from geodl.models.onnx_description import described
-from geodl.nets.exported import INPUT
-from geodl.train.device import net_device
+from geodl.models.network_export import ExportsNetwork, Traced
 
 if TYPE_CHECKING:
     from geodl.models.base import TorchModel
@@ -45,46 +42,19 @@ class ExportedScores(nn.Module):
         return scores
 
 
-class ExportsScores:
+class ExportsScores(ExportsNetwork):
     """What ``save(framework=...)`` adds to the package of a classifier.
 
-    ``torchscript`` writes ``<name>.torchscript.pt``, ``ONNX`` writes ``<name>.onnx``: float32
-    ``pixels`` (1, C, H, W), the raw values of one tile of the training size, to ``scores``: of a
-    pixel classifier (1, K + 1, H, W), background first, of a classifier of images (1, K). The ONNX
-    file says in its metadata what it is, in geodl's words and in those of the QGIS plugin
-    Deepness; the inferencing tools take it as a model.
+    The network takes float32 ``pixels`` (1, C, H, W), the raw values of one tile of the training
+    size, to ``scores``: of a pixel classifier (1, K + 1, H, W), background first, of a classifier
+    of images (1, K).
     """
 
-    frameworks: ClassVar[tuple[str, ...]] = ("PyTorch", "torchscript", "ONNX", "TF-ONNX", "TF-ONXX")
-
-    def exported(self, framework: str) -> dict[str, bytes]:
-        """Content by the file's suffix.
-
-        Raises
-        ------
-        OutputError
-            The network cannot be traced.
-        MissingPackageError
-            onnx is not installed.
-        """
-        if framework == "PyTorch":
-            return {}
+    def _traced(self) -> Traced:
         model = cast("TorchModel", self)
-        contract, device = model.contract, net_device(model.net)
-        scale, offset = map(torch.from_numpy, contract.normalization.scale_offset())
-        module = ExportedScores(model.net, model.task, scale, offset).eval()
-        generator = torch.Generator().manual_seed(0)
-        shape = (1, len(contract.extract_bands), contract.tile_px, contract.tile_px)
-        pixels = (torch.randn(shape, generator=generator) - offset) / scale
-        try:
-            module.cpu()
-            if framework == "torchscript":
-                return {".torchscript.pt": to_torchscript(module, pixels)}
-            return {
-                ".onnx": described(to_onnx(module, pixels, INPUT, [SCORES]), model, _facts(model))
-            }
-        finally:
-            model.net.to(device)
+        scale, offset = map(torch.from_numpy, model.contract.normalization.scale_offset())
+        module = ExportedScores(model.net, model.task, scale, offset)
+        return Traced(module, [SCORES], _facts(model))
 
 
 def _facts(model: TorchModel) -> dict[str, Any]:
