@@ -69,7 +69,7 @@ def target_lattice(
     GridMismatchError
         A reprojection without a CRS on one side, or to a CRS where the source has no place.
     OptionError
-        A resolution that cannot be meant.
+        A resolution that cannot be meant; ``snap`` in another CRS than ``crs``.
     """
     lattice = _lattice(grid, name, crs, resolution, snap)
     if resolution is not None:
@@ -85,9 +85,13 @@ def _lattice(
     snap: GeoGrid | None,
 ) -> GeoGrid:
     if snap is not None:
-        snapped_crs = snap.crs if crs is None else crs
-        if same_crs(snapped_crs, snap.crs):
-            return snap if resolution is None else _with_resolution(snap, resolution)
+        if crs is not None and not same_crs(crs, snap.crs):
+            raise OptionError(
+                f"The raster to snap to lies in {crs_label(snap.crs)}, but {crs_label(crs)} is "
+                "asked for: its pixels are no pixels there. Leave one of the two out, or give a "
+                "raster in that CRS."
+            )
+        return snap if resolution is None else _with_resolution(snap, resolution)
     if crs is not None and not same_crs(crs, grid.crs):
         if grid.crs is None:
             raise GridMismatchError(

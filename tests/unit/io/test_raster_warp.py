@@ -242,3 +242,9 @@ def test_options_outside_their_domain_are_named(make_tif, noise, options, messag
 def test_bounds_that_miss_the_raster_say_where_it_lies(make_tif, noise):
     with pytest.raises(GridMismatchError, match=r"do not meet.*EPSG:32633"):
         open_source(make_tif(noise(5, 5)), bounds=(0, 0, 1, 1))
+
+
+def test_a_snap_raster_in_another_crs_than_is_asked_for_is_refused(make_tif, noise):
+    snap = make_tif(noise(4, 4), "snap.tif")
+    with pytest.raises(OptionError, match=r"snap to lies in EPSG:32633, but EPSG:3857"):
+        open_source(make_tif(noise(30, 40)), snap=snap, crs=3857)
