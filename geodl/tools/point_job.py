@@ -6,6 +6,7 @@ import math
 import tempfile
 import threading
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from geodl.base.errors import ModelDataError
+from geodl.base.errors import DataWarning, ModelDataError, OptionError
 from geodl.base.files import sha256_json
 from geodl.base.options import as_float
 from geodl.bundle import ModelRef, load_model, resolve_model
@@ -47,6 +48,9 @@ _LEAST_TILE_POINTS = 500_000
 # Dense clouds are cut into smaller tiles, down to one cell.
 _CELLS_PER_TILE = 16
 _MOST_TILE_POINTS = 4_000_000
+# How often each point is read: tiles of less than half their buffer are slow, and of less than a
+# fifteenth hardly end.
+_WARNED_TIMES, _MOST_TIMES = 25.5, 1000
 _PACKAGES = ("geodl", "torch", "numpy", "laspy", "lazrs", "dask")
 _TRIED_TILES = 4
 
@@ -194,11 +198,17 @@ def tile_sizes(
     buffer: float | None,
     workers: int = 1,
 ) -> tuple[float, float]:
-    """Tiles of whole blocks that hold :data:`TILE_POINTS` or less; a buffer of one block."""
+    """Tiles of whole blocks that hold :data:`TILE_POINTS` or less; a buffer of one block.
+
+    Raises
+    ------
+    OptionError
+        A size that is none, or that would read each point more than a thousand times.
+    """
     side = spec.block_size
     pad = side if buffer is None else as_float(buffer, "buffer", minimum=0)
     if tile_size is not None:
-        return as_float(tile_size, "tile_size", minimum=1e-9), pad
+        return _given_size(tile_size, pad), pad
     extent = cloud.extent
     if extent is None or not cloud.count:
         return 2 * side, pad
@@ -208,6 +218,21 @@ def tile_sizes(
         most = min(most, max(_LEAST_TILE_POINTS, cloud.count // (_TILES_OF_WORKER * workers)))
     wanted = math.sqrt(most * area / cloud.count) - 2 * pad
     return max(2 * side, round(wanted / side) * side), pad
+
+
+def _given_size(tile_size: float, pad: float) -> float:
+    """The caller's size of tiles, held to their buffer."""
+    size = as_float(tile_size, "tile_size", minimum=1e-9)
+    times = (1 + 2 * pad / size) ** 2
+    if times > _WARNED_TIMES:
+        what = (
+            f"tile_size={size:g} with a buffer of {pad:g} reads each point {times:.0f} times; "
+            f"tiles of {2 * pad:g} read it 4 times, those chosen without tile_size fewer."
+        )
+        if times > _MOST_TIMES:
+            raise OptionError(what)
+        warnings.warn(f"{what} The run will be slow.", DataWarning, stacklevel=5)
+    return size
 
 
 def run_points(

@@ -272,6 +272,17 @@ def test_points_in_degrees_are_told(model: Path, tmp_path: Path) -> None:
         export_point_dataset(degrees, tmp_path / "out")
 
 
+def test_tiles_far_smaller_than_their_buffer_are_told(
+    cloud: Path, model: Path, tmp_path: Path
+) -> None:
+    with pytest.warns(DataWarning, match="buffer of 20 reads each point 81 times; tiles of 40"):
+        plan: Any = classify_points(cloud, model, tmp_path / "a.laz", tile_size=5, dry_run=True)
+    assert plan.tile_size == 5
+    with pytest.raises(OptionError, match="tile_size=1 with a buffer of 20 reads .* 1681 times"):
+        classify_points(cloud, model, tmp_path / "a.laz", tile_size=1)
+    classify_points(cloud, model, tmp_path / "a.laz", tile_size=1, buffer=0, dry_run=True)
+
+
 def test_a_dry_run_tells_all_and_writes_nothing(
     cloud: Path, model: Path, whole: Path, tmp_path: Path
 ) -> None:
