@@ -16,7 +16,7 @@ from geodl.models.image_detection import (
     ImageDetector,
     boxes_figure,
     documented_answer,
-    read_picture,
+    trained_size,
 )
 from geodl.models.precision_scores import PrecisionScores
 from geodl.tasks.objects import BoxMeter, ObjectTask, as_share
@@ -124,20 +124,12 @@ class DetectorModel(PrecisionScores, ExportsDetector, TorchModel):
             nms_overlap=as_share(nms_overlap, "nms_overlap"),
         )
         batch = as_int(batch_size, "batch_size", minimum=1)
-        picture = read_picture(image_path, self.contract)
-        if as_bool(resize, "resize"):
-            found = detector.whole(picture, self._resized_to())
-        else:
-            found = detector.in_tiles(picture, batch)
+        size = trained_size(self.data, self.contract) if as_bool(resize, "resize") else None
+        picture, found = detector.in_file(image_path, size, batch)
         if as_bool(visualize, "visualize"):
             show(boxes_figure(picture, found, self.task, self.contract))
         scored = as_bool(return_scores, "return_scores")
         return documented_answer(found, self.contract, scored)
-
-    def _resized_to(self) -> tuple[int, int]:
-        """Height and width of the whole image for the network."""
-        height, width = getattr(self.data, "resize_to", None) or (self.contract.tile_px,) * 2
-        return height, width
 
     def predict_video(
         self,
@@ -217,6 +209,7 @@ class DetectorModel(PrecisionScores, ExportsDetector, TorchModel):
         table, drawn, multiplexed = video.video_paths(
             input_video_path, metadata_file, output_file_path, multiplex_file_path
         )
+        size = trained_size(self.data, self.contract) if as_bool(resize, "resize") else None
         detector = ImageDetector(
             net=self.net.eval(),
             task=self.task,
@@ -228,7 +221,7 @@ class DetectorModel(PrecisionScores, ExportsDetector, TorchModel):
             detector=detector,
             source=as_path(input_video_path, "input_video_path"),
             metadata=table,
-            size_yx=self._resized_to() if as_bool(resize, "resize") else None,
+            size_yx=size,
             tracker=tracker if as_bool(track, "track") else None,
             visual=video.visual_options(visual_options),
             drawn=drawn if as_bool(visualize, "visualize") else None,

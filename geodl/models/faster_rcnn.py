@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 from torch import nn
 
 from geodl.base.options import check_known
 from geodl.core.classes import ClassTable
-from geodl.models.coco_weights import COCO_WEIGHTS, build_over, coco_option
 from geodl.models.contracts import check_data_fits
 from geodl.models.detector import DetectorModel
-from geodl.models.object_sizes import finest_anchor_px
+from geodl.models.region_detectors import REGION_KEYWORDS, build_regions, region_parameters
 from geodl.models.region_options import REGION_DEFAULTS, region_options
 from geodl.models.resnet_backbones import ResNetBackbones
 from geodl.nets.backbones import check_backbone
@@ -70,16 +68,10 @@ class FasterRCNN(ResNetBackbones, DetectorModel):
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
-        check_known(kwargs, (*REGION_DEFAULTS, COCO_WEIGHTS), name, of=type(self))
+        check_known(kwargs, REGION_KEYWORDS, name, of=type(self))
         check_data_fits(data, name, self.kind, self.dataset_types)
         backbone = check_backbone(backbone or "resnet50")
-        parameters = {
-            "backbone": backbone,
-            **region_options(kwargs),
-            **coco_option(kwargs, backbone),
-            "finest_anchor_px": finest_anchor_px(data),
-        }
-        self._setup(data, parameters, pretrained_path)
+        self._setup(data, region_parameters(data, backbone, kwargs), pretrained_path)
 
     @classmethod
     def emd_keys(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,14 +88,12 @@ class FasterRCNN(ResNetBackbones, DetectorModel):
         pretrained: bool,
         batch_size: int | None,
     ) -> tuple[nn.Module, Task, bool]:
-        make = partial(
+        net, loaded = build_regions(
             RegionNet,
-            classes=len(classes),
-            finest_px=float(parameters["finest_anchor_px"]),
-            options=region_options(parameters),
-            deep=bool(parameters.get(COCO_WEIGHTS, False)),
-        )
-        net, loaded = build_over(
-            make, FASTER_RCNN, parameters=parameters, bands=bands, pretrained=pretrained
+            FASTER_RCNN,
+            len(classes),
+            bands,
+            parameters=parameters,
+            pretrained=pretrained,
         )
         return net, ObjectTask(classes), loaded

@@ -56,6 +56,12 @@ def read_picture(path: str | os.PathLike[str], contract: ModelContract) -> Raste
     return clean_block(RasterBlock(image.data[bands], image.mask))
 
 
+def trained_size(data: Any, contract: ModelContract) -> tuple[int, int]:
+    """Height and width in pixels to which ``resize=True`` brings an image: as in training."""
+    height, width = getattr(data, "resize_to", None) or (contract.tile_px,) * 2
+    return height, width
+
+
 def documented_answer(
     found: Detections, contract: ModelContract, scored: bool
 ) -> tuple[list[Any], ...]:
@@ -105,6 +111,26 @@ class ImageDetector:
     contract: ModelContract
     threshold: float
     nms_overlap: float
+
+    def in_file(
+        self, path: str | os.PathLike[str], size_yx: tuple[int, int] | None, batch: int
+    ) -> tuple[RasterBlock, Detections]:
+        """The pixels of an image file, and the objects in it.
+
+        Parameters
+        ----------
+        size_yx
+            What the whole image is resized to; None: windows slide over it, ``batch`` at once.
+
+        Raises
+        ------
+        SourceNotFoundError, FormatError, ModelDataError
+            As :func:`read_picture`.
+        """
+        picture = read_picture(path, self.contract)
+        if size_yx is None:
+            return picture, self.in_tiles(picture, batch)
+        return picture, self.whole(picture, size_yx)
 
     def in_tiles(self, picture: RasterBlock, batch: int) -> Detections:
         """Slide windows of the training size over an image, each overlapping the next by half.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 from matplotlib.figure import Figure
@@ -17,7 +16,6 @@ from geodl.core.detections import Detections
 from geodl.data.figure import show
 from geodl.infer.instances import AugmentedInstances
 from geodl.models.base import TorchModel
-from geodl.models.coco_weights import COCO_WEIGHTS, build_over, coco_option
 from geodl.models.contracts import check_data_fits
 from geodl.models.detector_export import ExportsDetector
 from geodl.models.drawing import results_figure
@@ -25,11 +23,11 @@ from geodl.models.image_detection import (
     ImageDetector,
     boxes_figure,
     documented_answer,
-    read_picture,
+    trained_size,
 )
 from geodl.models.model import check_backend
-from geodl.models.object_sizes import finest_anchor_px
 from geodl.models.precision_scores import PrecisionScores
+from geodl.models.region_detectors import REGION_KEYWORDS, build_regions, region_parameters
 from geodl.models.region_options import REGION_DEFAULTS, region_options
 from geodl.models.resnet_backbones import ResNetBackbones
 from geodl.nets.backbones import check_backbone
@@ -86,16 +84,11 @@ class MaskRCNN(ResNetBackbones, PrecisionScores, ExportsDetector, TorchModel):
     ) -> None:
         name = type(self).__name__
         check_backend("pytorch", args, name)
-        check_known(kwargs, (*REGION_DEFAULTS, COCO_WEIGHTS), name, of=type(self))
+        check_known(kwargs, REGION_KEYWORDS, name, of=type(self))
         check_data_fits(data, name, self.kind, self.dataset_types)
         backbone = check_backbone(backbone or _DEFAULT_BACKBONE)
-        parameters = {
-            "backbone": backbone,
-            "pointrend": as_bool(pointrend, "pointrend"),
-            **region_options(kwargs),
-            **coco_option(kwargs, backbone),
-            "finest_anchor_px": finest_anchor_px(data),
-        }
+        parameters = region_parameters(data, backbone, kwargs)
+        parameters["pointrend"] = as_bool(pointrend, "pointrend")
         self._setup(data, parameters, pretrained_path)
 
     @classmethod
@@ -109,15 +102,9 @@ class MaskRCNN(ResNetBackbones, PrecisionScores, ExportsDetector, TorchModel):
         pretrained: bool,
         batch_size: int | None,
     ) -> tuple[nn.Module, Task, bool]:
-        make = partial(
-            PointMaskNet if parameters.get("pointrend", False) else MaskRegionNet,
-            classes=len(classes),
-            finest_px=float(parameters["finest_anchor_px"]),
-            options=region_options(parameters),
-            deep=bool(parameters.get(COCO_WEIGHTS, False)),
-        )
-        net, loaded = build_over(
-            make, MASK_RCNN, parameters=parameters, bands=bands, pretrained=pretrained
+        kind = PointMaskNet if parameters.get("pointrend", False) else MaskRegionNet
+        net, loaded = build_regions(
+            kind, MASK_RCNN, len(classes), bands, parameters=parameters, pretrained=pretrained
         )
         return net, InstanceTask(classes), loaded
 
@@ -235,13 +222,8 @@ class MaskRCNN(ResNetBackbones, PrecisionScores, ExportsDetector, TorchModel):
             threshold=as_share(threshold, "threshold"),
             nms_overlap=as_share(nms_overlap, "nms_overlap"),
         )
-        picture = read_picture(image_path, self.contract)
-        if as_bool(resize, "resize"):
-            side = self.contract.tile_px
-            height, width = getattr(self.data, "resize_to", None) or (side, side)
-            found = detector.whole(picture, (height, width))
-        else:
-            found = detector.in_tiles(picture, batch)
+        size = trained_size(self.data, self.contract) if as_bool(resize, "resize") else None
+        picture, found = detector.in_file(image_path, size, batch)
         found = _of_size(found, least)
         if as_bool(visualize, "visualize"):
             show(boxes_figure(picture, found, self.task, self.contract))
