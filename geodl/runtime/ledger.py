@@ -336,7 +336,7 @@ class Ledger:
             raise RunLockedError(
                 f"Another process writes to {self.folder} (host {holder.get('host', '?')}, "
                 f"process {holder.get('pid', '?')}, last seen {age_s:.0f} s ago). Wait for it, or "
-                f"choose another output_name."
+                f"choose another output."
             )
         logger.warning("taking over the lock of a dead process: %s", self._lock_path)
         with contextlib.suppress(FileNotFoundError):
@@ -391,5 +391,5 @@ def _explain_mismatch(folder: Path, known: dict[str, Any], settings: dict[str, A
     return (
         f"{folder} holds an unfinished run that would give another result "
         f"(it differs in: {', '.join(changed) or 'the code that wrote it'}). Repeat the former "
-        f"call to finish it, choose another output_name, or pass overwrite=True to start again."
+        f"call to finish it, choose another output, or pass overwrite=True to start again."
     )

@@ -130,7 +130,7 @@ class Product:
             if name == str(self.path) or _same_file(name, self.path):
                 raise OutputError(
                     f"{self.path} is an input of this run, which overwrite=True would replace; "
-                    "choose another output_name."
+                    "choose another output."
                 )
 
     def publish(self) -> None:
@@ -155,15 +155,14 @@ class Product:
         elif begun:
             return False
         raise OutputExistsError(
-            f"{self.path} exists already; pass overwrite=True to replace it, or another "
-            f"output_name."
+            f"{self.path} exists already; pass overwrite=True to replace it, or another output."
         )
 
     def _check_folder(self) -> None:
         folder = self.path.parent
         if not folder.is_dir():
             raise OutputError(
-                f"The folder {folder} of output_name does not exist; make it, or choose another."
+                f"The folder {folder} of the output does not exist; make it, or choose another."
             )
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(

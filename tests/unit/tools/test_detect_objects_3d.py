@@ -113,7 +113,7 @@ def test_a_cancelled_search_goes_on_with_its_own_tiles(
         future.result(timeout=120)
     assert not path.exists()
     monkeypatch.undo()
-    with pytest.raises(RunMismatchError):
+    with pytest.raises(RunMismatchError, match="another output,"):
         geodl.detect_objects_3d(cloud, model, path, threshold=0.5, progress=False)
     geodl.detect_objects_3d(cloud, model, path, progress=False)
     assert_frame_equal(gpd.read_parquet(path).to_wkb(), gpd.read_parquet(whole).to_wkb())
