@@ -124,11 +124,6 @@ class GeoGrid:
         return math.hypot(a, d), math.hypot(b, e)
 
     @property
-    def north_up(self) -> bool:
-        a, b, _, d, e, _ = self.transform
-        return b == 0 and d == 0 and a > 0 and e < 0
-
-    @property
     def bounds(self) -> tuple[float, float, float, float]:
         """``(xmin, ymin, xmax, ymax)`` around all four corners, in the CRS."""
         return self.window_bounds(self.window)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -293,9 +292,3 @@ class RegionStore:
         if isinstance(names, list) and len(names) == self.count:
             return tuple(map(str, names))
         return tuple(f"Band_{n}" for n in range(1, self.count + 1))
-
-
-def is_region_store(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder is a store that :meth:`RegionStore.create` made."""
-    folder = Path(path)
-    return all((folder / part / "zarr.json").is_file() for part in (VARIABLE, GRID_MAPPING))

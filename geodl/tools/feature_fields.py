@@ -17,7 +17,6 @@ CLASS_FIELDS = ("Classvalue", "Value")
 SCORE_FIELD = "Confidence"
 ONE_CLASS = "Object"
 """Class of features that state none."""
-NO_VALUE = "(no value)"
 
 
 def find_field(

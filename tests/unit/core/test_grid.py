@@ -113,7 +113,6 @@ def test_a_part_of_a_pixel_counts_as_the_whole_pixel_but_rounding_noise_does_not
 
 def test_window_for_bounds_of_a_grid_that_runs_south_up() -> None:
     place = grid(transform=(0.5, 0, 100, 0, 0.5, 185))
-    assert not place.north_up
     assert place.bounds == (100, 185, 120, 200)
     assert place.window_for_bounds(100, 185, 101, 186).to_json() == [0, 0, 2, 2]
 
@@ -121,8 +120,6 @@ def test_window_for_bounds_of_a_grid_that_runs_south_up() -> None:
 def test_cell_size_of_a_turned_grid_is_the_length_of_its_sides() -> None:
     place = grid(transform=(3.0, -8.0, 0, 4.0, 6.0, 0))
     assert place.cell_size_xy == pytest.approx((5.0, 10.0))
-    assert not place.north_up
-    assert grid().north_up
 
 
 @given(north_up, filled)

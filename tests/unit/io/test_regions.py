@@ -12,7 +12,7 @@ from geodl.base.errors import OutputError, PlanError, SourceError
 from geodl.core.grid import GeoGrid, Window
 from geodl.io import regions as regions_module
 from geodl.io.crs import crs_text
-from geodl.io.regions import RegionStore, is_region_store
+from geodl.io.regions import RegionStore
 from geodl.io.source import open_source
 
 GRID = GeoGrid(
@@ -82,7 +82,6 @@ def test_the_last_chunks_may_end_at_the_edge(store):
 
 def test_an_opened_store_equals_the_made_one(store):
     assert RegionStore.open(store.path) == store
-    assert is_region_store(store.path)
 
 
 def test_xarray_and_our_sources_see_crs_transform_and_nodata(store, noise):
@@ -132,7 +131,6 @@ def test_a_store_that_cannot_be_is_refused(tmp_path, shape, chunk, fill):
 def test_what_is_no_store_is_named(tmp_path):
     with pytest.raises(SourceError, match=r"none\.zarr"):
         RegionStore.open(tmp_path / "none.zarr")
-    assert not is_region_store(tmp_path)
 
 
 def test_a_full_disk_is_told_and_finished_regions_stay(store, noise, monkeypatch):
