@@ -16,7 +16,7 @@ from geodl.io.regions import RegionStore
 from geodl.io.writers import FEATURE_SUFFIXES, write_features
 from geodl.runtime.ledger import Ledger
 from geodl.tools.job import Job
-from geodl.tools.polygonize import region_polygons
+from geodl.tools.polygonize import check_units, region_polygons
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -51,7 +51,7 @@ def check_polygons(job: Job, path: Path | None, options: Mapping[str, float], re
     Raises
     ------
     OptionError
-        Scores instead of classes, or options of polygons without polygons.
+        Scores instead of classes, options of polygons without polygons, or larger than the raster.
     """
     if path is not None and job.pixel_options.output != "classes":
         raise OptionError(
@@ -63,6 +63,7 @@ def check_polygons(job: Job, path: Path | None, options: Mapping[str, float], re
             f"there is only a raster to write; min_area and simplify are for polygons: {remedy} "
             f"that ends in {', '.join(FEATURE_SUFFIXES)}"
         )
+    check_units(job.plan.grid, **options)
 
 
 def finish_polygons(

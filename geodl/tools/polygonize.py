@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from geodl.base.errors import DataError
+from geodl.base.errors import DataError, OptionError
 from geodl.base.options import as_float, as_int, check_choice
 from geodl.core.grid import GeoGrid, Window
+from geodl.io.crs import crs_label
 from geodl.io.source import open_source
 from geodl.ops.polygons import Polygonizer, RegionPolygons
 from geodl.tools.class_values import class_values
@@ -73,6 +74,8 @@ def polygonize(
     if source.count != 1:
         raise DataError(f"{source.name} has {source.count} bands; a class raster has one.")
 
+    check_units(source.grid, min_area, simplify)
+
     def read(window: Window) -> tuple[np.ndarray, np.ndarray]:
         block = source.read(window)
         return class_values(block.data[0], source.name, valid=block.mask), block.mask
@@ -83,6 +86,26 @@ def polygonize(
     return geopandas.GeoDataFrame(
         {"ClassValue": found.values}, geometry=found.polygons, crs=source.grid.crs
     )
+
+
+def check_units(grid: GeoGrid, min_area: float, simplify: float) -> None:
+    """Refuse sizes that no polygon of a raster has: metres, for example, where it has degrees.
+
+    Raises
+    ------
+    OptionError
+        ``min_area`` or ``simplify`` is larger than the whole raster.
+    """
+    x, y = grid.cell_size_xy
+    area = grid.width * x * grid.height * y
+    given = (("min_area", min_area, area), ("simplify", simplify, area**0.5))
+    for name, value, most in given:
+        if as_float(value, name, minimum=0) > most:
+            raise OptionError(
+                f"{name}={value:g} is more than the whole raster has ({most:g}): it is in "
+                f"{'square ' if name == 'min_area' else ''}units of {crs_label(grid.crs)}, of "
+                f"which a pixel measures {x:g} x {y:g}."
+            )
 
 
 def region_polygons(

@@ -10,6 +10,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+from rasterio.transform import from_origin
 
 from geodl.base.errors import OptionError
 from geodl.functions import polygonize
@@ -106,4 +107,9 @@ def test_what_gives_no_polygons_is_refused_before_the_first_block(
         go(raster, model, tmp_path / "a.tif", min_area=3)
     with pytest.raises(OptionError, match="simplify"):
         go(raster, model, tmp_path / "a.gpkg", simplify=-1)
+    degrees = write_raster(
+        blotches(40, 40), "degrees.tif", crs="EPSG:4326", transform=from_origin(15, 45, 5e-6, 5e-6)
+    )
+    with pytest.raises(OptionError, match=r"min_area=20 .* square units of EPSG:4326"):
+        go(degrees, model, tmp_path / "a.gpkg", min_area=20)
     assert not list(tmp_path.glob("a.*"))

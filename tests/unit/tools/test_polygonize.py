@@ -107,6 +107,8 @@ def test_small_regions_are_left_out_by_ground_area(raster):
     assert found.area.tolist() == kept.area.tolist()
     with pytest.raises(OptionError, match="min_area"):
         polygonize(raster, min_area=-1)
+    with pytest.raises(OptionError, match="more than the whole raster"):
+        polygonize(raster, simplify=1e6)
 
 
 def test_what_is_no_class_raster_is_refused(tmp_path):
