@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from geodl.base.errors import DataError, OptionError
+from geodl.base.options import as_path
 from geodl.core.classes import ClassTable
 from geodl.formats.counts import ExportCounts
 from geodl.formats.esri import ExportFacts
@@ -87,9 +88,10 @@ class ExportCall:
 
 def absolute(path: Any) -> Path:
     """The folder of an export. Raises OptionError for what is no path."""
-    if not isinstance(path, str | os.PathLike) or not str(os.fspath(path)).strip():
-        raise OptionError(f"output_location={path!r} is not the path of a folder.")
-    return Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    folder = as_path(path, "output_location")
+    if not os.fspath(path).strip():
+        raise OptionError(f"output_location={path!r} is empty; name the folder to write.")
+    return Path(os.path.abspath(folder))
 
 
 @dataclass(frozen=True)

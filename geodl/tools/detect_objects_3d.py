@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geodl.base.errors import OptionError
+from geodl.base.options import as_path
 from geodl.core.classes import ClassTable
 from geodl.core.oriented import OrientedBoxes
 from geodl.core.points import PointPlan
@@ -149,8 +149,7 @@ def detect_objects_3d(
         "buffer": buffer,
         "client": client,
     }
-    if not isinstance(output, (str, os.PathLike)):
-        raise OptionError(f"output={output!r} is no path; name the file to write.")
+    as_path(output, "output")
     if estimate:
         with _prepared(points, model, **options) as job:
             hours: Any = estimated_point_hours(job)

@@ -16,7 +16,7 @@ from geodl.base.errors import (
     SourceNotFoundError,
 )
 from geodl.base.files import read_json
-from geodl.base.options import check_choice
+from geodl.base.options import as_path, check_choice
 from geodl.base.places import is_remote, place, reached
 from geodl.io.manifest import manifest_path
 
@@ -88,8 +88,8 @@ class Product:
             A suffix that no writer of this tool has.
         """
         check_catalog(gis, "output_name")
-        if not isinstance(output_name, str | os.PathLike | None):
-            raise OptionError(f"output_name={output_name!r} is no path")
+        if output_name is not None:
+            as_path(output_name, "output_name")
         named = default_stem if output_name is None else os.path.expanduser(str(output_name))
         path = place(named)
         if not named.strip() or path.name in ("", ".", ".."):
