@@ -11,6 +11,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 import xarray as xr
+import zarr
 
 from geodl.base.errors import OptionError, SourceError
 from geodl.base.options import nearest
@@ -21,6 +22,8 @@ _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 _NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf", ".h5", ".hdf5", ".he5")
 # Opened stores that a process keeps; the objects hold file handles but no pixels.
 _KEPT = 16
+# Groups of satellite products lie this deep.
+_GROUPS_DEEP = 4
 
 _opened: OrderedDict[tuple[str, str, int], xr.Dataset] = OrderedDict()
 _lock = threading.Lock()
@@ -81,10 +84,43 @@ def _open(location: Location) -> xr.Dataset:
             dataset = xr.open_dataset(file, engine="h5netcdf", **options)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError) as error:
         kind = "Zarr store" if is_zarr(location) else "NetCDF file"
+        # xarray's advice about its engines goes over several lines and is none for this case.
+        reason = str(error).split(" Consider ")[0]
         raise SourceError(
-            f"{location.text} cannot be opened as a {kind} of rasters: {error}"
+            f"{location.text} cannot be opened as a {kind} of rasters: {reason}{_advice(location)}"
         ) from error
+    if not dataset.data_vars and is_zarr(location):
+        _check_groups(location)
     return _scaled_coordinates(dataset)
+
+
+def _advice(location: Location) -> str:
+    """What else to try with a Zarr store that xarray cannot take; empty for other files."""
+    if not is_zarr(location):
+        return ""
+    return (
+        " Arrays that were not written by xarray may lack the names of their axes: pass "
+        'xarray.DataArray(dask.array.from_zarr(path), dims=("band", "y", "x")).'
+    )
+
+
+def _check_groups(location: Location) -> None:
+    """Refuse a Zarr store whose arrays all lie in groups within it.
+
+    Raises
+    ------
+    SourceError
+        Names the groups.
+    """
+    root = zarr.open_group(location.text, mode="r")
+    nodes = root.members(max_depth=_GROUPS_DEEP)
+    arrays = [name for name, node in nodes if isinstance(node, zarr.Array) and "/" in name]
+    holders = sorted({name.rpartition("/")[0] for name in arrays})
+    if holders:
+        raise SourceError(
+            f"{location.text} holds its arrays in groups; give one of them: "
+            + ", ".join(f"{location.text}/{name}" for name in holders[:10])
+        )
 
 
 def _open_zarr(location: Location, options: dict[str, Any]) -> xr.Dataset:

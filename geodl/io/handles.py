@@ -147,6 +147,11 @@ atexit.register(close_handles)
 def read_error(name: str, window: Window, error: BaseException) -> SourceError:
     """The error for pixels that cannot be read."""
     reason = str(error.__cause__ or error)
+    if "://" not in name and "No such file" in reason:
+        return SourceError(
+            f"{name}: the window of rows {window.row}..{window.row_stop} and columns {window.col}.."
+            f"{window.col_stop} cannot be read: a file that it is made of is missing ({reason})."
+        )
     # GDAL does not say what a server answered to a range.
     guess = (
         "the server may have failed or refused it, or the file may be"

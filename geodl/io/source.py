@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import xarray as xr
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 
 from geodl.base.errors import DataWarning, GridMismatchError, OptionError
 from geodl.base.options import as_float, as_int, check_choice, nearest
@@ -194,9 +194,16 @@ def _alpha_as_asked(source: RasterSource, bands: Bands) -> RasterSource:
     return source.with_alpha() if any(str(band).lower() in names for band in wanted) else source
 
 
-def alpha_note(source: RasterSource) -> str:
-    """What to tell of a band that is missed and may be the one marked as alpha; empty for none."""
-    if not isinstance(source, RasterFile) or source.alpha is None:
+def bands_note(source: RasterSource) -> str:
+    """What may be the matter where a raster lacks bands: an alpha band or a colour table."""
+    if not isinstance(source, RasterFile):
+        return ""
+    if ColorInterp.palette.name in source.color_names:
+        return (
+            " Its values are places in a table of colours; where colours are wanted, expand them "
+            "first (gdal_translate -expand rgb)."
+        )
+    if source.alpha is None:
         return ""
     bands = ", ".join(map(str, (*range(1, source.count + 1), '"alpha"')))
     return (
@@ -293,13 +300,13 @@ def _band_position(source: RasterSource, band: int | str) -> int:
         if not band.strip().isdigit():
             raise OptionError(
                 f"{source.name} has no band {band!r}.{nearest(band, source.band_names)} "
-                f"Its bands: {', '.join(source.band_names)}.{alpha_note(source)}"
+                f"Its bands: {', '.join(source.band_names)}.{bands_note(source)}"
             )
     number = as_int(band, "bands")
     if not 1 <= number <= source.count:
         raise OptionError(
             f"{source.name} has no band {number}; its {source.count} bands count from 1."
-            f"{alpha_note(source)}"
+            f"{bands_note(source)}"
         )
     return number - 1
 

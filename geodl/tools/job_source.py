@@ -12,7 +12,7 @@ from geodl.core.contract import ModelContract
 from geodl.infer.options import RunContext
 from geodl.io.crs import crs_label, same_crs
 from geodl.io.raster_pair import PairedRaster
-from geodl.io.source import alpha_note, open_source
+from geodl.io.source import bands_note, open_source
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _fit_bands(source: RasterSource, contract: ModelContract, bands: _Bands) -> 
             f"{source.name} has {source.count} bands "
             f"({', '.join(source.band_names) or 'unnamed'}); {contract.model_name} was trained on "
             f"{bands.count}{trained}. Choose the bands: "
-            f"geodl.open_raster(path, bands=[...]).{alpha_note(source)}"
+            f"geodl.open_raster(path, bands=[...]).{bands_note(source)}"
         )
     if source.dtype.kind == "c":
         raise ModelDataError(

@@ -336,3 +336,23 @@ def test_the_block_cache_is_capped_unless_the_user_sets_it(monkeypatch):
     monkeypatch.setenv("GDAL_CACHEMAX", "512")
     with handles.gdal_environment():
         assert "GDAL_CACHEMAX" not in rasterio.env.getenv()
+
+
+def test_a_vrt_without_its_file_says_which_is_missing(make_tif, noise, tmp_path):
+    (tmp_path / "a.vrt").write_text(
+        '<VRTDataset rasterXSize="4" rasterYSize="4"><VRTRasterBand dataType="Byte" band="1">'
+        '<SimpleSource><SourceFilename relativeToVRT="1">gone.tif</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with pytest.warns(DataWarning, match="states no CRS"):
+        source = open_source(tmp_path / "a.vrt")
+    with pytest.raises(SourceError, match=r"made of is missing .*gone\.tif"):
+        source.read(source.grid.window)
+
+
+def test_bands_that_a_colour_table_lacks_are_explained(make_tif, noise):
+    path = make_tif(noise(1, 6, 7))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_colormap(1, {n: (n, 0, 0, 255) for n in range(256)})
+    with pytest.raises(OptionError, match="expand rgb"):
+        open_source(path, bands=[1, 2, 3])

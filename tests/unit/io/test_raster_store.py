@@ -3,12 +3,14 @@ from __future__ import annotations
 import pickle
 import warnings
 
+import dask.array as da
 import numpy as np
 import pytest
 import rioxarray  # noqa: F401
 import xarray as xr
+import zarr
 
-from geodl.base.errors import OptionError, SourceError, SourceNotFoundError
+from geodl.base.errors import DataWarning, OptionError, SourceError, SourceNotFoundError
 from geodl.core.grid import Window
 from geodl.io import datasets
 from geodl.io.crs import crs_text
@@ -127,6 +129,23 @@ def test_a_damaged_chunk_names_store_and_window(scene, tmp_path):
     source.read(Window(row=0, col=0, height=16, width=16))
     with pytest.raises(SourceError, match=r"a\.zarr: rows 16\.\.20"):
         source.read(Window(row=16, col=16, height=4, width=4))
+
+
+def test_arrays_in_groups_of_a_zarr_store_are_told_where_they_lie(scene, tmp_path):
+    scene().to_zarr(tmp_path / "deep.zarr", group="measured/r10m", consolidated=False)
+    with pytest.raises(SourceError, match=r"give one of them: \S*deep\.zarr/measured/r10m$"):
+        open_source(tmp_path / "deep.zarr")
+    assert open_source(tmp_path / "deep.zarr" / "measured" / "r10m").count == 2
+
+
+def test_a_bare_zarr_array_opens_as_the_error_advises(tmp_path, noise):
+    data = noise(2, 8, 9)
+    zarr.create_array(tmp_path / "bare.zarr", data=data)
+    with pytest.raises(SourceError, match=r"dask\.array\.from_zarr"):
+        open_source(tmp_path / "bare.zarr")
+    array = xr.DataArray(da.from_zarr(tmp_path / "bare.zarr"), dims=("band", "y", "x"))
+    with pytest.warns(DataWarning, match="states no CRS"):
+        np.testing.assert_array_equal(open_raster(array), data)
 
 
 def test_stores_that_cannot_be_opened_are_named(tmp_path):
