@@ -32,7 +32,7 @@ SMALL = {"backbone": "timm:mobilenetv3_small_050"}
 # Arguments that make a tiny model; a model without a row is made with its defaults.
 TINY: dict[str, dict[str, Any]] = {
     "SingleShotDetector": {**SMALL, "grids": [8], "drop": 0.0},
-    "FasterRCNN": {"backbone": "resnet18", **FEW_REGIONS},
+    "FasterRCNN": {**SMALL, **FEW_REGIONS},
     "RetinaNet": {**SMALL, "ratios": [1.0]},
     "DETReg": {**SMALL, **FEW_QUERIES},
     "RTDetrV2": {**SMALL, "denoising_queries": 10, **FEW_QUERIES},
