@@ -19,6 +19,7 @@ POINT_TYPES: dict[str, TaskKind] = {
 ATTRIBUTES_KEY = "DataAttributes"
 # What Pro runs such models by is not named in the definition.
 _NO_PROGRAM = {"Framework": "N/A", "ModelConfiguration": "N/A"}
+_UNIT_KEY = "unit_m"
 _MOST_POINTS = 2**31
 _MOST_CODES = 65536
 
@@ -45,6 +46,7 @@ def point_definition(contract: ModelContract, parameters: dict[str, Any]) -> dic
                 [feature.name, _plain(feature.maximum), _plain(feature.minimum)]
                 for feature in spec.features
             ],
+            **({} if spec.unit_m is None else {_UNIT_KEY: spec.unit_m}),
             "extra_dim": spec.columns - 3,
             "num_features": spec.columns,
             "classes": list(spec.codes),
@@ -117,6 +119,7 @@ def read_point_contract(reader: EmdReader) -> ModelContract:
             scale=_above_zero(own, "scale_factor"),
             features=tuple(_feature(own, entry) for entry in own.items("extra_features", 4096)),
             codes=codes if kind == "points" else (),
+            unit_m=_above_zero(own, _UNIT_KEY) if own.emd.get(_UNIT_KEY) is not None else None,
         ),
     )
 

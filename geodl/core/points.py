@@ -193,6 +193,8 @@ class PointInput:
         What the network takes after x, y and z, in its order.
     codes
         Class code of each column of a classifier's scores; empty for objects.
+    unit_m
+        Metres in a unit of the CRS of the training data; None where that is not known.
     """
 
     block_size: float
@@ -200,6 +202,7 @@ class PointInput:
     scale: float
     features: tuple[PointFeature, ...] = ()
     codes: tuple[int, ...] = ()
+    unit_m: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_points", "scale"):
@@ -258,6 +261,7 @@ class PointInput:
                 for f in self.features
             ],
             "codes": list(self.codes),
+            "unit_m": self.unit_m,
         }
 
     @classmethod
@@ -284,11 +288,17 @@ class PointInput:
                 scale=float(value["scale"]),
                 features=features,
                 codes=tuple(int(code) for code in value.get("codes", ())),
+                unit_m=None if value.get("unit_m") is None else float(value["unit_m"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(
                 f"the description of the model's blocks is broken: {error}"
             ) from error
+
+
+def other_unit(one: float | None, other: float | None) -> bool:
+    """Whether two units in metres are known and differ by more than a hundredth."""
+    return one is not None and other is not None and not math.isclose(one, other, rel_tol=0.01)
 
 
 def _numbers(values: Sequence[Any]) -> tuple[float, ...]:

@@ -57,6 +57,8 @@ class PointData(SampleData):
         Side or diameter of a block, in units of the CRS.
     scale
         Units of the CRS per unit of the items' coordinates; 1 for objects.
+    unit_m
+        Metres in a unit of the CRS; None where the export does not say.
     extra_features
         Attributes after x, y and z.
     features
@@ -76,6 +78,7 @@ class PointData(SampleData):
     features: int
     limits: Mapping[str, tuple[np.ndarray, np.ndarray]]
     codes: tuple[int, ...]
+    unit_m: float | None = None
 
     @staticmethod
     def default_collate(items: list[dict[str, Any]]) -> Any:

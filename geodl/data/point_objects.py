@@ -144,6 +144,7 @@ class PointCloudOD:
             typical_points=typical_points(train.store.chips),
             tile_size=facts.tile_size,
             scale=1.0,
+            unit_m=facts.unit_m,
             extra_features=attributes,
             features=3 + columns_of(facts, attributes),
             limits={name: facts.limits[name] for name in attributes},

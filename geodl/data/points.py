@@ -167,6 +167,7 @@ class PointCloud:
             typical_points=typical_points(train),
             tile_size=first.facts.tile_size,
             scale=first.facts.scale,
+            unit_m=first.facts.unit_m,
             extra_features=attributes,
             features=3 + columns_of(first.facts, attributes),
             limits={name: first.facts.limits[name] for name in attributes},

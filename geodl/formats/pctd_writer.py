@@ -11,7 +11,7 @@ import numpy as np
 
 from geodl.base.files import write_json
 from geodl.base.packages import require
-from geodl.formats.point_blocks import LIST_TABLE, STATISTICS
+from geodl.formats.point_blocks import LIST_TABLE, STATISTICS, UNIT_KEY
 
 # One bit for each of the 256 codes that a LAS file can hold.
 _MASK_BYTES = 32
@@ -134,6 +134,7 @@ def write_point_statistics(
     *,
     max_points: int,
     side: float,
+    unit_m: float | None = None,
 ) -> None:
     """``Statistics.json`` of a folder.
 
@@ -141,14 +142,23 @@ def write_point_statistics(
     ----------
     limits
         Of the attributes over all folders of the export, so that all are scaled alike.
+    unit_m
+        Metres in a unit of the CRS; None where that is not known.
     """
     codes = sorted({code for part in files for code in part.codes})
     low = np.min([part.xyz_limits[0] for part in files], axis=0)
     high = np.max([part.xyz_limits[1] for part in files], axis=0)
     attributes: dict[str, Any] = {"xyz": {"min": low.tolist(), "max": high.tolist()}}
     attributes |= {name: {"min": pair[0], "max": pair[1]} for name, pair in limits.items()}
+    parameters: dict[str, Any] = {
+        "maxPoints": max_points,
+        "tileSize": side,
+        "excludedClasses": [],
+    }
+    if unit_m is not None:
+        parameters[UNIT_KEY] = unit_m
     value = {
-        "parameters": {"maxPoints": max_points, "tileSize": side, "excludedClasses": []},
+        "parameters": parameters,
         "attributes": attributes,
         "classification": {
             "min": codes[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,9 @@ _OLD_NAMES = {
     "return_number": "returnNumber",
     "near_infrared": "nearInfrared",
 }
+
+# In the statistics of geodl's own exports, among the parameters.
+UNIT_KEY = "unitMetres"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,15 @@ class PointFacts:
     excluded: tuple[int, ...] = ()
     block_shape: str = ""
     statistics: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def unit_m(self) -> float | None:
+        """Metres in a unit of the CRS; None where the export does not say."""
+        parameters = self.statistics.get("parameters")
+        value = parameters.get(UNIT_KEY) if isinstance(parameters, Mapping) else None
+        if isinstance(value, int | float) and value is not True and 0 < value < math.inf:
+            return float(value)
+        return None
 
 
 class PointSet(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 
 from geodl.base.errors import ModelDataError, OptionError
 from geodl.core.contract import ModelContract, Normalization, TaskKind
-from geodl.core.points import PointFeature, PointInput
+from geodl.core.points import PointFeature, PointInput, other_unit
 from geodl.data.dataset import ChipDataset
 
 
@@ -121,6 +121,7 @@ def contract_of_points(data: Any, model_name: str, kind: TaskKind) -> ModelContr
                 for name, (low, high) in data.limits.items()
             ),
             codes=data.codes if kind == "points" else (),
+            unit_m=data.unit_m,
         ),
     )
 
@@ -140,6 +141,11 @@ def check_points_fit(data: Any, points: PointInput, name: str) -> None:
             f"{name} was trained on blocks of {own[0]:g} units with the attributes "
             f"{', '.join(own[1]) or 'none'}; the data has blocks of {given[0]:g} with "
             f"{', '.join(given[1]) or 'none'}. Export and prepare points alike."
+        )
+    if other_unit(points.unit_m, data.unit_m):
+        raise ModelDataError(
+            f"{name} was trained on points whose unit is {points.unit_m:g} m, that of the data is "
+            f"{data.unit_m:g} m; export points in one unit."
         )
     if points.codes and data.codes != points.codes:
         raise ModelDataError(

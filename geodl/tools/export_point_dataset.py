@@ -120,7 +120,7 @@ def export_point_dataset(
     if output.exists():
         raise OutputExistsError(f"{output} exists; name a new folder, or remove it first.")
     sources = _sources(as_path(data_path, "data_path"))
-    _check_units(sorted({path for name in _SETS for path, _ in sources[name]}), side)
+    unit_m = _common_unit(sorted({path for name in _SETS for path, _ in sources[name]}), side)
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = output.parent / f".{output.name}.{os.getpid()}.part"
     try:
@@ -129,7 +129,7 @@ def export_point_dataset(
         results = _run(work, [task for name in _SETS for task in tasks[name]])
         border = len(tasks["train"])
         parts = {"train": results[:border], "val": results[border:]}
-        _finish(scratch, parts, names, max_points=most, side=side)
+        _finish(scratch, parts, names, max_points=most, side=side, unit_m=unit_m)
         os.replace(scratch, output)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -215,8 +215,14 @@ def _sources(path: Path) -> dict[str, list[tuple[Path, tuple[int, float, float] 
     }
 
 
-def _check_units(files: Sequence[Path], side: float) -> None:
-    """Blocks of 50 feet are none of 50 metres. Raises DataError, which names both files."""
+def _common_unit(files: Sequence[Path], side: float) -> float | None:
+    """Metres in a unit of the files; None where none states a CRS.
+
+    Raises
+    ------
+    DataError
+        Blocks of 50 feet are none of 50 metres; names both files.
+    """
     units: dict[float, Path] = {}
     for path in files:
         crs = open_las(locate(path)).crs
@@ -230,6 +236,7 @@ def _check_units(files: Sequence[Path], side: float) -> None:
             f"A unit of {first} is {one:g} m, one of {second} {other:g} m: blocks of one size "
             "would differ on the ground. Bring the files into one CRS first."
         )
+    return next(iter(units), None)
 
 
 def _divided(path: Path) -> dict[str, list[tuple[Path, tuple[int, float, float] | None]]]:
@@ -274,6 +281,7 @@ def _finish(
     *,
     max_points: int,
     side: float,
+    unit_m: float | None,
 ) -> None:
     """Write the tables of both sets."""
     written = {name: [part for part in parts[name] if part is not None] for name in _SETS}
@@ -303,5 +311,5 @@ def _finish(
     for name in _SETS:
         write_list_table(folder / name, written[name])
         write_point_statistics(
-            folder / name, written[name], limits, max_points=max_points, side=side
+            folder / name, written[name], limits, max_points=max_points, side=side, unit_m=unit_m
         )

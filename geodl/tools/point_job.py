@@ -34,6 +34,7 @@ from geodl.runtime.ledger import Ledger
 from geodl.runtime.run import RunSummary, run_blocks
 from geodl.tools.device import run_device
 from geodl.tools.inference import kept_model, worker_count
+from geodl.tools.point_fit import check_dimensions, check_unit
 from geodl.tools.preview import PointRunPlan
 from geodl.tools.product import Product
 
@@ -159,6 +160,7 @@ def matched(
             )
         cloud = cloud_of(points)
         check_dimensions(cloud, spec, contract.model_name)
+        check_unit(cloud, spec, contract.model_name)
         warn_of_degrees(cloud.crs, cloud.name, spec.block_size)
         workers = 1 if client is None else worker_count(client)
         size, pad = tile_sizes(cloud, spec, tile_size, buffer, workers)
@@ -177,18 +179,6 @@ def matched(
             "device": device,
             "settings": settings,
         }
-
-
-def check_dimensions(cloud: Cloud, spec: PointInput, model: str) -> None:
-    """Hold files to what a model takes. Raises ModelDataError, which names the file."""
-    needed = needed_dimensions(spec)
-    for file in cloud.files:
-        missing = [name for name in needed if name not in file.dimensions]
-        if missing:
-            raise ModelDataError(
-                f"{model} takes {', '.join(needed)}; {file.name} (point format "
-                f"{file.layout.format_id}) has no {missing[0]}."
-            )
 
 
 def tile_sizes(

@@ -25,8 +25,10 @@ from geodl.base.errors import (
 )
 from geodl.bundle import load_model, resolve_model
 from geodl.core.points import PointFeature
+from geodl.data.prepare import prepare_data
 from geodl.io.cloud import open_cloud
 from geodl.io.manifest import read_manifest
+from geodl.learn import RandLANet
 from geodl.ops.point_blocks import overlapping_blocks
 from geodl.testing.cloud import make_cloud
 from geodl.testing.tiny_points import tiny_points
@@ -35,6 +37,7 @@ from geodl.tools.classify_points import classify_points
 from geodl.tools.export_point_dataset import export_point_dataset
 
 SIDE = 20.0
+SMALL = {"out_channels": [4], "sub_sampling_ratio": [2], "k_n": 4}
 
 
 @pytest.fixture(scope="module")
@@ -272,13 +275,35 @@ def test_points_in_degrees_are_told(model: Path, tmp_path: Path) -> None:
         export_point_dataset(degrees, tmp_path / "out")
 
 
+def test_a_model_of_metres_meets_points_in_feet(model: Path, tmp_path: Path) -> None:
+    def town(name: str, crs: int) -> tuple[Path, Any]:
+        for part in ("train", "val"):
+            (tmp_path / name / part).mkdir(parents=True)
+            cloud = tmp_path / name / part / "a.laz"
+            make_cloud(cloud, points=500, side=60, crs=crs)
+        blocks = export_point_dataset(tmp_path / name, tmp_path / f"{name}.pctd", block_size=20)
+        return cloud, prepare_data(blocks, working_dir=tmp_path, batch_size=2, transforms=False)
+
+    (_, metres), (feet, other) = town("metres", 32633), town("feet", 2263)
+    assert (metres.unit_m, other.unit_m) == (1.0, pytest.approx(0.3048, rel=1e-4))
+    with pytest.warns(DataWarning, match=r"TinyPoints does not say in which unit .* 6.09"):
+        classify_points(feet, model, tmp_path / "a.laz", dry_run=True)
+    saved = RandLANet(metres, encoder_params=SMALL).save(tmp_path / "m", compute_metrics=False)
+    with pytest.raises(ModelDataError, match=r"units of 1 m; .* \(EPSG:2263\) is 0.3048"):
+        classify_points(feet, saved, tmp_path / "a.laz", dry_run=True)
+    with pytest.raises(ModelDataError, match="export points in one unit"):
+        RandLANet.from_model(saved, other)
+    own = RandLANet(other, encoder_params=SMALL)
+    classify_points(feet, own, tmp_path / "b.laz", dry_run=True)
+
+
 def test_tiles_far_smaller_than_their_buffer_are_told(
     cloud: Path, model: Path, tmp_path: Path
 ) -> None:
     with pytest.warns(DataWarning, match="buffer of 20 reads each point 81 times; tiles of 40"):
         plan: Any = classify_points(cloud, model, tmp_path / "a.laz", tile_size=5, dry_run=True)
     assert plan.tile_size == 5
-    with pytest.raises(OptionError, match="tile_size=1 with a buffer of 20 reads .* 1681 times"):
+    with pytest.raises(OptionError, match=r"tile_size=1 with a buffer of 20 reads .* 1681 times"):
         classify_points(cloud, model, tmp_path / "a.laz", tile_size=1)
     classify_points(cloud, model, tmp_path / "a.laz", tile_size=1, buffer=0, dry_run=True)
 
