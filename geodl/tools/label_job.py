@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -27,7 +27,7 @@ from geodl.tools.device import run_device
 from geodl.tools.inference import ToolCall
 from geodl.tools.job import Job, check_cell_size
 from geodl.tools.job_source import job_source
-from geodl.tools.preview import duration, fitted, gigabytes
+from geodl.tools.preview import BlockRunPlan, fitted
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -132,7 +132,7 @@ class LabelCall(ToolCall):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelPlan:
+class LabelPlan(BlockRunPlan):
     """What a run will do, before it starts: features, those of them with a chip, and blocks."""
 
     tool: str
@@ -146,21 +146,10 @@ class LabelPlan:
     worker_hours: float | None = None
 
     def __str__(self) -> str:
-        parts = [
+        return (
             f"{self.tool} of {self.raster}: {self.chips} chips of {self.features} features in "
-            f"{self.blocks} blocks of {self.block_px} px; {gigabytes(self.memory.total)} of "
-            f"memory for each process"
-        ]
-        if self.memory_limit is not None:
-            parts.append(f" of {gigabytes(self.memory_limit)}")
-        if self.worker_hours is not None:
-            parts.append(f"; about {duration(self.worker_hours)} of one worker")
-        return "".join(parts)
-
-    def to_json(self) -> dict[str, Any]:
-        found = asdict(self)
-        found["memory"]["total"] = self.memory.total
-        return found
+            f"{self.blocks} blocks of {self.block_px} px; {self.needs()}"
+        )
 
 
 @contextmanager

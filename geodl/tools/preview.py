@@ -28,8 +28,30 @@ _TIMED_BLOCKS = 3
 _LOOKS = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunPlan:
+class BlockRunPlan:
+    """What plans of runs over rasters, pixels or features, tell in the same words."""
+
+    memory: Memory
+    memory_limit: int | None
+    worker_hours: float | None
+
+    def needs(self) -> str:
+        """Memory and time, for people."""
+        parts = [f"{gigabytes(self.memory.total)} of memory for each process"]
+        if self.memory_limit is not None:
+            parts.append(f" of {gigabytes(self.memory_limit)}")
+        if self.worker_hours is not None:
+            parts.append(f"; about {duration(self.worker_hours)} of one worker")
+        return "".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        found = asdict(self)  # type: ignore[call-overload]  # each plan is a dataclass
+        found["memory"]["total"] = self.memory.total
+        return dict(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan(BlockRunPlan):
     """A run on paper.
 
     Parameters
@@ -63,23 +85,14 @@ class RunPlan:
     output_bytes: int | None = None
 
     def __str__(self) -> str:
-        parts = [
+        told = (
             f"{self.tool} of {self.raster}: {self.columns} x {self.rows} px in {self.blocks} "
             f"blocks of {self.block_px} px, {self.tiles} tiles of {self.tile_px} px (padding "
-            f"{self.padding_px}); {gigabytes(self.memory.total)} of memory for each process"
-        ]
-        if self.memory_limit is not None:
-            parts.append(f" of {gigabytes(self.memory_limit)}")
-        if self.worker_hours is not None:
-            parts.append(f"; about {duration(self.worker_hours)} of one worker")
-        if self.output_bytes is not None:
-            parts.append(f"; at most {gigabytes(self.output_bytes)} of output before compression")
-        return "".join(parts)
-
-    def to_json(self) -> dict[str, Any]:
-        found = asdict(self)
-        found["memory"]["total"] = self.memory.total
-        return found
+            f"{self.padding_px}); {self.needs()}"
+        )
+        if self.output_bytes is None:
+            return told
+        return f"{told}; at most {gigabytes(self.output_bytes)} of output before compression"
 
 
 @dataclass(frozen=True, kw_only=True)
