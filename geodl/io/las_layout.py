@@ -117,18 +117,7 @@ def read_layout(read: ReadBytes, size: int, where: str) -> LasLayout:
         which, with both numbers.
     """
     start = read(0, 375)
-    if start[:4] != b"LASF":
-        raise SourceError(
-            f"{where} is no LAS or LAZ file: it begins with {start[:4]!r} in place of b'LASF'."
-        )
-    if len(start) < 227:
-        raise broken(where, f"its header is cut off after {len(start)} bytes")
-    major, minor = start[24], start[25]
-    if major != 1 or minor not in HEADER_SIZES:
-        raise SourceError(
-            f"{where} is LAS {major}.{minor}; LAS 1.0 to 1.4 are read. Convert it, for example "
-            "with PDAL."
-        )
+    minor = _minor_version(start, where)
     header_size, data_start, vlr_count, raw_format, record_length, count = struct.unpack(
         "<HIIBHI", start[94:111]
     )
@@ -141,14 +130,7 @@ def read_layout(read: ReadBytes, size: int, where: str) -> LasLayout:
         raise broken(where, f"its header is said to take {data_start} bytes")
     # Bit 7 marks compressed points; older writers set bit 6 as well.
     format_id = raw_format & 0x3F
-    if format_id not in RECORD_SIZES:
-        raise SourceError(f"{where} has the point format {format_id}; 0 to 10 are read.")
-    if record_length < RECORD_SIZES[format_id]:
-        raise broken(
-            where,
-            f"its records are said to have {record_length} bytes, point format {format_id} needs "
-            f"{RECORD_SIZES[format_id]}",
-        )
+    _check_format(format_id, record_length, where)
     waveform, evlr_start, evlr_count = 0, 0, 0
     if minor >= 3:
         (waveform,) = struct.unpack("<Q", start[227:235])
@@ -186,6 +168,33 @@ def read_layout(read: ReadBytes, size: int, where: str) -> LasLayout:
 def broken(where: str, reason: str) -> SourceError:
     """The error of a file that breaks its own promises."""
     return SourceError(f"{where} is damaged: {reason}. Copy or export the file again.")
+
+
+def _minor_version(start: bytes, where: str) -> int:
+    if start[:4] != b"LASF":
+        raise SourceError(
+            f"{where} is no LAS or LAZ file: it begins with {start[:4]!r} in place of b'LASF'."
+        )
+    if len(start) < 227:
+        raise broken(where, f"its header is cut off after {len(start)} bytes")
+    major, minor = start[24], start[25]
+    if major != 1 or minor not in HEADER_SIZES:
+        raise SourceError(
+            f"{where} is LAS {major}.{minor}; LAS 1.0 to 1.4 are read. Convert it, for example "
+            "with PDAL."
+        )
+    return minor
+
+
+def _check_format(format_id: int, record_length: int, where: str) -> None:
+    if format_id not in RECORD_SIZES:
+        raise SourceError(f"{where} has the point format {format_id}; 0 to 10 are read.")
+    if record_length < RECORD_SIZES[format_id]:
+        raise broken(
+            where,
+            f"its records are said to have {record_length} bytes, point format {format_id} needs "
+            f"{RECORD_SIZES[format_id]}",
+        )
 
 
 def _check_numbers(numbers: tuple[float, ...], count: int, where: str) -> None:
