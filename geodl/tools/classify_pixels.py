@@ -145,7 +145,7 @@ def classify_pixels(
         finalise=partial(_finish, options=options, zarr_format=zarr_format),
         store=region_store,
         making={**options, "zarr_format": zarr_format},
-        reopen=opened_again,
+        reopens=True,
         check=partial(_check, options=options, zarr_format=zarr_format),
     )
     return call.run(future=future, estimate=estimate, dry_run=dry_run)

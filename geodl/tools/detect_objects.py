@@ -20,7 +20,7 @@ from geodl.infer.objects import Found
 from geodl.io.writers import FEATURE_SUFFIXES, write_features
 from geodl.ops.nms import suppress
 from geodl.runtime.ledger import Ledger
-from geodl.tools.inference import ToolCall, opened_again, together
+from geodl.tools.inference import ToolCall, together
 from geodl.tools.instance_features import instance_features, to_features
 from geodl.tools.job import Job
 
@@ -135,7 +135,7 @@ def detect_objects(
         report=report,
         finalise=partial(_finalise, overlaps=overlaps),
         making={} if overlaps is None else dict(overlaps.keywords),
-        reopen=opened_again,
+        reopens=True,
         join=together,
     )
     return call.run(future=future, estimate=estimate, dry_run=dry_run)

@@ -175,8 +175,8 @@ class ToolCall:
         Page that tells what a client's workers did.
     check
         Refuses, before the first block, what the model and the product leave no room for.
-    reopen
-        A finished product, as ``finalise`` returned it; with it several rasters go on after a
+    reopens
+        A finished product, opened, is what ``finalise`` returned: several rasters go on after a
         crash without those that are finished.
     join
         Makes one result of those of several rasters that were processed separately.
@@ -201,7 +201,7 @@ class ToolCall:
     store: Callable[[Job, Path], str] | None = None
     making: Mapping[str, Any] | None = None
     check: Callable[[Job, Product], None] | None = None
-    reopen: Callable[[Job, Path], Any] | None = None
+    reopens: bool = False
     join: Callable[[list[Any]], Any] = list
 
     def run(self, *, future: bool, estimate: bool, dry_run: bool = False) -> Any:
@@ -317,7 +317,7 @@ class ToolCall:
             gis=self.gis,
             overwrite=self.overwrite,
             made_as={"fingerprint": job.fingerprint, "product": dict(self.making or {})},
-            kept=self._several() and self.reopen is not None,
+            kept=self._several() and self.reopens,
         )
         product.spare(source_files(job.source))
         if self.check is not None:
@@ -334,9 +334,9 @@ class ToolCall:
         """One raster's result; what an earlier call has finished is noted and opened again."""
         with self._prepared(raster, self.client) as job:
             product = self._checked(job, output_name)
-            if product.finished and finished is not None and self.reopen is not None:
+            if product.finished and finished is not None and self.reopens:
                 finished.append(product.path)
-                return self.reopen(job, product.path)
+                return opened_again(job, product.path)
             job, plan = self._planned(job, self.client)
             return run_job(
                 job,
