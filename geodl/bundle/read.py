@@ -240,6 +240,11 @@ def read_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
     if files.emd_name.lower().endswith(ONNX_SUFFIX):
         return _read_onnx_bundle(files, files.emd_name, None)
     reader = EmdReader(_read_emd(files), _emd_where(files))
+    if reader.emd.get("ModelType") is None and reader.emd.get("MetaDataMode") is not None:
+        raise BundleError(
+            f"{reader.where} describes exported training data, not a model; give its folder to "
+            "prepare_data() and train a model on it first."
+        )
     named = reader.emd.get("ModelFile")
     if isinstance(named, str) and named.lower().endswith(ONNX_SUFFIX):
         return _read_onnx_bundle(files, plain_name(named, f"{reader.where}: ModelFile"), reader.emd)

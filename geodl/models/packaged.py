@@ -58,7 +58,8 @@ class Packaged:
         ----------
         name_or_path
             A folder to write, whose last part is the model's name; a bare name goes below the
-            data's ``models`` folder.
+            data's ``models`` folder. ``m.dlpk`` and ``m.emd`` mean the folder ``m``, which holds
+            these files.
         framework
             ``"PyTorch"``. Detectors and classifiers of pixels and images also write
             ``"torchscript"`` or ``"ONNX"`` (``"TF-ONNX"`` means that too) into the package: a

@@ -29,6 +29,9 @@ PICTURES = "ModelCharacteristics"
 _SAMPLE_ROWS = 4
 
 
+_PACKAGE_SUFFIXES = (".dlpk", ".emd")
+
+
 def model_folder(model: TorchModel, name_or_path: str | os.PathLike[str]) -> Path:
     """Where a model of that name or path lies.
 
@@ -38,6 +41,9 @@ def model_folder(model: TorchModel, name_or_path: str | os.PathLike[str]) -> Pat
         No name; or a bare name of a model without data, which has no models folder.
     """
     path = as_path(name_or_path, "name_or_path")
+    if path.suffix.lower() in _PACKAGE_SUFFIXES:
+        # The folder holds files of these names; it is none itself.
+        path = path.with_suffix("")
     text = os.fspath(name_or_path)
     bare = path.parent == Path(".") and not text.startswith(".")
     if not bare:

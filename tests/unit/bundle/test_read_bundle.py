@@ -115,6 +115,12 @@ def test_a_wrong_key_is_named_with_its_file(package, keys, text):
         read_bundle(folder)
 
 
+def test_the_definition_of_training_data_is_no_model(package):
+    folder = package.change(ModelType=None, MetaDataMode="Classified_Tiles").folder()
+    with pytest.raises(BundleError, match=r"training data, not a model; .* prepare_data"):
+        read_bundle(folder)
+
+
 def test_a_band_that_does_not_exist_in_the_source_is_refused(package):
     own = {**package.emd["Geodl"], "source_bands": 2}
     with pytest.raises(BundleError, match="source_bands is 2"):

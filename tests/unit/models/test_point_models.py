@@ -92,7 +92,9 @@ def test_iterations_of_an_epoch_are_counted(town: Path, tmp_path: Path) -> None:
 
 
 def test_the_package_holds_what_points_need(trained: RandLANet, tmp_path: Path) -> None:
-    saved = trained.save(tmp_path / "town")
+    saved = trained.save(tmp_path / "town.dlpk")
+    assert saved == tmp_path / "town"
+    assert (saved / "town.dlpk").is_file()
     emd = json.loads((saved / "town.emd").read_text())
     assert emd["ModelType"] == "PointCloudClassification"
     attributes = emd["DataAttributes"]
