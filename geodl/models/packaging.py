@@ -27,8 +27,6 @@ from geodl.train.record import draw_losses
 
 PICTURES = "ModelCharacteristics"
 _SAMPLE_ROWS = 4
-
-
 _PACKAGE_SUFFIXES = (".dlpk", ".emd")
 
 
