@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import shapely
 from torch import Tensor, nn
 
-from geodl.bundle import LoadedModel, load_model
+from geodl.bundle import LoadedModel
 from geodl.core.blocks import RasterBlock
 from geodl.core.detections import Detections
 from geodl.core.grid import Window
@@ -20,7 +19,7 @@ from geodl.core.plan import BlockSpec
 from geodl.infer.augment import Policy, Symmetry, symmetries, turn, turn_boxes_back
 from geodl.infer.objects import ObjectBlocks
 from geodl.infer.ownership import centres, owned
-from geodl.infer.tiles import Precision, TileRunner
+from geodl.infer.tiles import Precision
 from geodl.ops.boxes import iou_matrix
 from geodl.ops.polygons import Polygonizer
 from geodl.tasks.base import Batch
@@ -206,23 +205,8 @@ class InstanceBlocks(ObjectBlocks):
     def compute(  # type: ignore[override]  # outlines instead of boxes
         self, spec: BlockSpec, block: RasterBlock
     ) -> tuple[FoundInstances | None, float]:
-        valid = self.valid(spec, block)
-        if not valid.any():
-            return None, 0.0
-        model = load_model(self.model, self.device)
-        runner = TileRunner(
-            model.net,
-            model.contract.normalization,
-            batch=self.batch,
-            device=self.device,
-            precision=self.options.precision,
-        )
-        started = time.perf_counter()
-        parts = [
-            self._outlined(found, window, spec, valid)
-            for window, found in runner.run(self._tiles(spec, block, valid), self._call(model))
-        ]
-        return FoundInstances.concatenate(parts), time.perf_counter() - started
+        parts, model_s = self._parts(spec, block, self._outlined)
+        return None if parts is None else FoundInstances.concatenate(parts), model_s
 
     def write(  # type: ignore[override]
         self, spec: BlockSpec, computed: tuple[FoundInstances | None, float]

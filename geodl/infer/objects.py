@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from geodl.bundle import LoadedModel, ModelRef, load_model
-from geodl.core.blocks import RasterBlock, RasterSource
+from geodl.bundle import LoadedModel, load_model
+from geodl.core.blocks import RasterBlock
 from geodl.core.detections import Detections
 from geodl.core.grid import Window
-from geodl.core.plan import BlockSpec, TilePlan
-from geodl.infer.area import Area
+from geodl.core.plan import BlockSpec
 from geodl.infer.augment import symmetries, turn, turn_boxes_back
 from geodl.infer.ownership import centres, owned
-from geodl.infer.probe import probe_inputs
-from geodl.infer.tiles import Precision, TileRunner, clean_block, cut_tile
+from geodl.infer.tiled import TiledBlocks
+from geodl.infer.tiles import Precision
 from geodl.ops.nms import suppress
+
+Part = TypeVar("Part")
 
 _COLUMNS = 6
 
@@ -105,53 +106,18 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectBlocks:
+class ObjectBlocks(TiledBlocks):
     """Detections whose centre lies in a block's core, in pixels of the whole raster.
 
     A BlockTask that keeps its result in the ledger: nothing else is written.
     """
 
-    source: RasterSource
-    plan: TilePlan
-    model: ModelRef
     options: ObjectOptions
-    batch: int
-    device: str
-    area: Area | None = None
-
-    def probe(self) -> None:
-        probe_inputs(self.source, self.model, self.device)
-
-    def read(self, spec: BlockSpec) -> RasterBlock:
-        return clean_block(self.source.read(self.frame(spec)))
-
-    def frame(self, spec: BlockSpec) -> Window:
-        return spec.read.intersect(self.plan.grid.window)
-
-    def valid(self, spec: BlockSpec, block: RasterBlock) -> np.ndarray:
-        """bool (H, W) of the core: where the centre of a detection may lie."""
-        mask = block.mask[spec.core.within(self.frame(spec))]
-        return mask if self.area is None else mask & self.area.inside(self.plan.grid, spec.core)
 
     def compute(self, spec: BlockSpec, block: RasterBlock) -> tuple[Found | None, float]:
         """Detections, or None where nothing is valid, and the seconds the model took."""
-        valid = self.valid(spec, block)
-        if not valid.any():
-            return None, 0.0
-        model = load_model(self.model, self.device)
-        runner = TileRunner(
-            model.net,
-            model.contract.normalization,
-            batch=self.batch,
-            device=self.device,
-            precision=self.options.precision,
-        )
-        started = time.perf_counter()
-        parts = [
-            self._owned(found, window, spec, valid)
-            for window, found in runner.run(self._tiles(spec, block, valid), self._call(model))
-        ]
-        return Found.concatenate(parts), time.perf_counter() - started
+        parts, model_s = self._parts(spec, block, self._owned)
+        return None if parts is None else Found.concatenate(parts), model_s
 
     def write(
         self, spec: BlockSpec, computed: tuple[Found | None, float]
@@ -161,17 +127,29 @@ class ObjectBlocks:
             return {"skipped": True}, b""
         return {"found": len(found.whole), "seconds": {"model": model_s}}, found.to_payload()
 
-    def _tiles(
-        self, spec: BlockSpec, block: RasterBlock, valid: np.ndarray
-    ) -> Iterator[tuple[Window, np.ndarray]]:
-        frame = self.frame(spec)
-        i0, i1, j0, j1 = spec.tiles
-        for i in range(i0, i1):
-            for j in range(j0, j1):
-                owned = self.plan.tile_core(i, j).intersect(spec.core)
-                if valid[owned.within(spec.core)].any():
-                    window = self.plan.tile_window(i, j)
-                    yield window, cut_tile(block, frame, window)[0]
+    def _parts(
+        self,
+        spec: BlockSpec,
+        block: RasterBlock,
+        take: Callable[[Any, Window, BlockSpec, np.ndarray], Part],
+    ) -> tuple[list[Part] | None, float]:
+        """What ``take`` makes of each tile's objects; None where nothing is valid. And seconds."""
+        valid = self.valid(spec, block)
+        if not valid.any():
+            return None, 0.0
+        model = load_model(self.model, self.device)
+
+        def wanted(i: int, j: int) -> bool:
+            core = self.plan.tile_core(i, j).intersect(spec.core)
+            return bool(valid[core.within(spec.core)].any())
+
+        started = time.perf_counter()
+        tiles = self._tiles(spec, block, wanted)
+        parts = [
+            take(found, window, spec, valid)
+            for window, found in self._runner(model).run(tiles, self._call(model))
+        ]
+        return parts, time.perf_counter() - started
 
     def _call(self, model: LoadedModel) -> Any:
         options, task = self.options, model.task

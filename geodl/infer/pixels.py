@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geodl.bundle import LoadedModel, ModelRef, load_model
-from geodl.core.blocks import RasterBlock, RasterSource
+from geodl.bundle import LoadedModel, load_model
+from geodl.core.blocks import RasterBlock
 from geodl.core.grid import Window
-from geodl.core.plan import BlockSpec, TilePlan
-from geodl.infer.area import Area
+from geodl.core.plan import BlockSpec
 from geodl.infer.augment import Policy, merged_scores, symmetries
-from geodl.infer.probe import probe_inputs
-from geodl.infer.tiles import Precision, TileRunner, clean_block, cut_tile
+from geodl.infer.tiled import TiledBlocks
+from geodl.infer.tiles import Precision
 from geodl.io.regions import RegionStore
 from geodl.ops.edges import thin
 
@@ -75,44 +73,17 @@ class PixelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelBlocks:
-    """What a block of a pixel model's product holds.
+class PixelBlocks(TiledBlocks):
+    """What a block of a pixel model's product holds; nodata where there is no result.
 
     Parameters
     ----------
-    source
-        Bands as the network takes them.
-    batch, device
-        Do not change the result beyond the arithmetic of the device.
-    area
-        Nodata outside of it.
     store
         Path of the region store that :meth:`write` fills.
     """
 
-    source: RasterSource
-    plan: TilePlan
-    model: ModelRef
     options: PixelOptions
-    batch: int
-    device: str
-    area: Area | None = None
     store: str | None = None
-
-    def probe(self) -> None:
-        probe_inputs(self.source, self.model, self.device)
-
-    def read(self, spec: BlockSpec) -> RasterBlock:
-        """Pixels of all the block's tiles inside the raster, 0 where there is no data."""
-        return clean_block(self.source.read(self.frame(spec)))
-
-    def frame(self, spec: BlockSpec) -> Window:
-        return spec.read.intersect(self.plan.grid.window)
-
-    def valid(self, spec: BlockSpec, block: RasterBlock) -> np.ndarray:
-        """bool (H, W) of the core: where the product has values."""
-        mask = block.mask[spec.core.within(self.frame(spec))]
-        return mask if self.area is None else mask & self.area.inside(self.plan.grid, spec.core)
 
     def empty(self, spec: BlockSpec, model: LoadedModel) -> np.ndarray:
         """(bands, H, W) of the core, all nodata."""
@@ -135,15 +106,11 @@ class PixelBlocks:
             return None, {}
         model = load_model(self.model, self.device)
         mosaic = _Mosaic.make(self, spec, valid, model)
-        runner = TileRunner(
-            model.net,
-            model.contract.normalization,
-            batch=self.batch,
-            device=self.device,
-            precision=self.options.precision,
-        )
+        runner = self._runner(model)
         merge_s = 0.0
-        for window, result in runner.run(self._tiles(spec, block, mosaic), self._call(model)):
+        # Tiles that reach a valid pixel of the core.
+        tiles = self._tiles(spec, block, mosaic.wants)
+        for window, result in runner.run(tiles, self._call(model)):
             before = time.perf_counter()
             mosaic.place(window, result)
             merge_s += time.perf_counter() - before
@@ -170,18 +137,6 @@ class PixelBlocks:
             out = padded
         store.write(whole.shift(-frame.row, -frame.col), out)
         return {"seconds": seconds}, b""
-
-    def _tiles(
-        self, spec: BlockSpec, block: RasterBlock, mosaic: _Mosaic
-    ) -> Iterator[tuple[Window, np.ndarray]]:
-        """Tiles that reach a valid pixel of the core, row by row."""
-        frame = self.frame(spec)
-        i0, i1, j0, j1 = spec.tiles
-        for i in range(i0, i1):
-            for j in range(j0, j1):
-                if mosaic.wants(i, j):
-                    window = self.plan.tile_window(i, j)
-                    yield window, cut_tile(block, frame, window)[0]
 
     def _call(self, model: LoadedModel) -> Any:
         """The function of a batch: class indices where they are enough, else scores."""
