@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,10 +84,21 @@ class LasFile:
     def count(self) -> int:
         return self.layout.count
 
-    @property
+    @functools.cached_property
     def bounds(self) -> Bounds:
-        low, high = self.layout.mins, self.layout.maxs
-        return low[0], low[1], high[0], high[1]
+        """By the header; where that names no area, by the points, which are read for it."""
+        low, high = np.array(self.layout.mins[:2]), np.array(self.layout.maxs[:2])
+        sound = np.isfinite([*low, *high]).all() and (low <= high).all() and (low < high).any()
+        if not sound and self.count:
+            # Some writers leave the fields as they were before the first point.
+            ends = [(xy.min(axis=0), xy.max(axis=0)) for xy in self._places()]
+            low, high = np.min([e[0] for e in ends], axis=0), np.max([e[1] for e in ends], axis=0)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+    def _places(self) -> Iterator[np.ndarray]:
+        """float64 (N, 2) of each part: x and y."""
+        for part in self.parts(0):
+            yield self.xyz(self.read(part))[:, :2]
 
     @property
     def dimensions(self) -> list[str]:

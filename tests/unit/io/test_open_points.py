@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -169,6 +170,21 @@ def test_points_beyond_what_the_header_says_break_nothing(tmp_path: Path) -> Non
     path.write_bytes(data)
     points = geodl.open_points(path, bounds=(499_000, 5_499_000, 500_085, 5_600_000))
     assert len(points.x.values) == points.sizes["point"]
+
+
+@pytest.mark.parametrize("left", [[0.0] * 6, [np.nan] * 6, [np.inf, -np.inf] * 3])
+def test_a_header_that_names_no_area_hides_no_point(tmp_path: Path, left: list[float]) -> None:
+    path = make_cloud(tmp_path / "a.las", points=200, side=50, origin=(0.0, 0.0))
+    whole = geodl.open_points(path, bounds=(0, 0, 20, 20)).x.values
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<6d", content, 179, *left)
+    path.write_bytes(content)
+    found = geodl.open_points(path, bounds=(0, 0, 20, 20))
+    np.testing.assert_array_equal(found.x.values, whole)
+    assert 0 < len(whole) < 200
+    extent = open_cloud(path).extent
+    xyz = np.asarray(laspy.read(path).xyz)
+    np.testing.assert_allclose(extent, (*xyz[:, :2].min(axis=0), *xyz[:, :2].max(axis=0)))
 
 
 def test_the_accessor_cuts_by_bounds_as_opening_does(tmp_path: Path) -> None:
