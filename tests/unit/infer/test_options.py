@@ -135,7 +135,7 @@ def test_context_is_read() -> None:
         ({"cellSize": {"x": 1, "y": 0}}, "not above 0"),
         ({"cellSize": {"x": 1, "z": 1}}, "'z'"),
         ({"extent": {"xmin": 0}}, "lacks ymin, xmax, ymax"),
-        ({"extent": {"xmin": 2, "ymin": 0, "xmax": 1, "ymax": 1}}, "empty"),
+        ({"extent": {"xmin": 0, "ymin": 1, "xmax": 1, "ymax": 1}}, "empty"),
         ({"extent": "all"}, "xmin"),
         ({"outSR": {"wkid": 999999}}, "outSR"),
         ({"processorType": "TPU"}, "processorType"),
