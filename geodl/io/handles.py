@@ -41,6 +41,27 @@ _REFUSED = re.compile(r"response code: 40[13]\b|Permission denied|Access ?Denied
 _threads = threading.local()
 
 
+class _Handles(OrderedDict[tuple[str, str], DatasetReader]):
+    """Open handles by location and stamp, the oldest first; closed when their thread ends.
+
+    Left to the garbage collector, a handle that reads through fsspec may be taken apart after the
+    Python file it reads from, which ends the process.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.process = os.getpid()
+
+    def __del__(self) -> None:
+        # A forked child shares them with its parent, whose they are.
+        if self.process == os.getpid():
+            self.close()
+
+    def close(self) -> None:
+        while self:
+            self.popitem()[1].close()
+
+
 @contextmanager
 def gdal_environment(cache_bytes: int = GDAL_CACHE_BYTES, **options: Any) -> Iterator[None]:
     """GDAL with its block cache capped, unless the user has set ``GDAL_CACHEMAX``."""
@@ -116,11 +137,10 @@ def opened(location: Location, stamp: str) -> Iterator[DatasetReader]:
     stamp
         Changes when the file changes, so that a replaced file is opened anew.
     """
-    handles: OrderedDict[tuple[str, str], DatasetReader]
-    if getattr(_threads, "process", None) != os.getpid():
+    handles: _Handles | None = getattr(_threads, "handles", None)
+    if handles is None or handles.process != os.getpid():
         # After a fork the parent's handles share file offsets with it; they are let go.
-        _threads.process, _threads.handles = os.getpid(), OrderedDict()
-    handles = _threads.handles
+        handles = _threads.handles = _Handles()
     key = (location.text, stamp)
     dataset = handles.pop(key, None)
     if dataset is None:
@@ -134,10 +154,9 @@ def opened(location: Location, stamp: str) -> Iterator[DatasetReader]:
 
 def close_handles() -> None:
     """Close this thread's handles, for example before a file is replaced or deleted."""
-    if getattr(_threads, "process", None) == os.getpid():
-        for dataset in _threads.handles.values():
-            dataset.close()
-        _threads.handles.clear()
+    handles: _Handles | None = getattr(_threads, "handles", None)
+    if handles is not None and handles.process == os.getpid():
+        handles.close()
 
 
 # Before the interpreter takes apart what a handle reads through.

@@ -356,3 +356,19 @@ def test_bands_that_a_colour_table_lacks_are_explained(make_tif, noise):
         dataset.write_colormap(1, {n: (n, 0, 0, 255) for n in range(256)})
     with pytest.raises(OptionError, match="expand rgb"):
         open_source(path, bands=[1, 2, 3])
+
+
+def test_handles_are_closed_with_their_thread(make_tif, noise):
+    """Taken apart by the garbage collector, those that read through fsspec ended the process."""
+    data = noise(1, 6, 7)
+    source = open_source(f"simplecache::file://{make_tif(data)}")
+    seen = []
+
+    def read() -> None:
+        np.testing.assert_array_equal(whole(source), data)
+        seen.extend(handles._threads.handles.values())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    assert [dataset.closed for dataset in seen] == [True]
