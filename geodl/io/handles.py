@@ -118,6 +118,11 @@ def _open_error(location: Location, error: BaseException) -> SourceError:
             f"{location.text} is a folder with no raster in it that geodl looks for (.tif, .tiff, "
             ".jp2, .img); give a pattern such as folder/*.vrt, or a list of files."
         )
+    if location.suffix in (".zip", ".tar", ".tgz"):
+        return SourceError(
+            f"{location.text} is an archive; name the raster in it: "
+            f"/vsi{'zip' if location.suffix == '.zip' else 'tar'}/{location.text}/<name>.tif."
+        )
     if "not recognized as being in a supported file format" in reason or not reason:
         return SourceError(
             f"{location.text} is not a raster that GDAL can read; expected a GeoTIFF, COG, VRT, "

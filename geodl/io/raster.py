@@ -52,8 +52,8 @@ def open_raster(
     ----------
     source
         A path, URL, fsspec location or GDAL name; a Zarr store or NetCDF file; an xarray object; a
-        STAC item; or a list of these: a mosaic, earlier items on top. A folder, or a pattern such
-        as ``tiles/*.tif``, is the list of its rasters by name.
+        STAC item or collection of items; or a list of these: a mosaic, earlier items on top. A
+        folder, or a pattern such as ``tiles/*.tif``, is the list of its rasters by name.
     bands
         Numbers from 1, or names, in the order wanted; one or several. All by default but alpha,
         which makes the mask unless it is asked for by name.

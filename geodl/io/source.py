@@ -27,7 +27,7 @@ from geodl.io.raster_folder import listed
 from geodl.io.raster_mosaic import build_mosaic
 from geodl.io.raster_store import open_store
 from geodl.io.raster_view import MaskedRaster, RasterView, StackedRaster, crop, select_bands
-from geodl.io.stac import is_stac_item, stac_assets
+from geodl.io.stac import is_stac_item, stac_assets, stac_items
 
 RESAMPLINGS = tuple(name for name in Resampling.__members__ if name != "gauss")
 
@@ -146,6 +146,8 @@ def _items(source: Any) -> list[Any]:
     single = (str, os.PathLike, xr.DataArray, xr.Dataset, RasterSource)
     if isinstance(source, single) or is_stac_item(source):
         return [source]
+    if found := stac_items(source):
+        return found
     if isinstance(source, (list, tuple)):
         if not source:
             raise OptionError("The source is an empty list; give at least one raster.")

@@ -27,6 +27,17 @@ def is_stac_item(source: Any) -> bool:
     return hasattr(source, "assets") and hasattr(source, "to_dict")
 
 
+def stac_items(source: Any) -> list[Any]:
+    """The items of what a search gives: a pystac ItemCollection or a GeoJSON mapping; else none."""
+    if isinstance(source, Mapping):
+        found = source.get("features") if source.get("type") == "FeatureCollection" else None
+    else:
+        found = getattr(source, "items", None)
+    if not isinstance(found, list) or not found or not all(map(is_stac_item, found)):
+        return []
+    return list(found)
+
+
 def stac_assets(item: Any, names: tuple[str, ...]) -> list[tuple[str, str]]:
     """Names and places of the assets to read.
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -372,3 +373,13 @@ def test_handles_are_closed_with_their_thread(make_tif, noise):
     thread.start()
     thread.join()
     assert [dataset.closed for dataset in seen] == [True]
+
+
+def test_an_archive_says_how_to_reach_into_it(make_tif, noise, tmp_path):
+    data = noise(1, 6, 7)
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(make_tif(data), "a.tif")
+    with pytest.raises(SourceError, match=r"name the raster in it: /vsizip/\S*a\.zip/<name>\.tif"):
+        open_source(path)
+    np.testing.assert_array_equal(whole(open_source(f"/vsizip/{path}/a.tif")), data)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -33,6 +35,18 @@ def test_the_only_raster_of_an_item_is_read(make_tif, noise, tmp_path):
     )
     assert is_stac_item(scene)
     np.testing.assert_array_equal(open_raster(scene).values, noise(2, 5, 5))
+
+
+def test_what_a_search_gives_is_the_mosaic_of_its_items(make_tif, noise, tmp_path):
+    data = noise(2, 5, 10)
+    for n in (0, 5):
+        make_tif(data[:, :, n : n + 5], f"{n}.tif", origin=(500000.0 + 10 * n, 5000000.0))
+    scenes = [item(tmp_path, data=tiff(f"{n}.tif")) for n in (0, 5)]
+    found = {"type": "FeatureCollection", "features": scenes}
+    np.testing.assert_array_equal(open_raster(found).values, data)
+    np.testing.assert_array_equal(open_raster(SimpleNamespace(items=scenes)).values, data)
+    with pytest.raises(OptionError, match="cannot be opened from dict"):
+        open_source({"type": "FeatureCollection", "features": []})
 
 
 def test_assets_become_bands_by_name(make_tif, noise, tmp_path):
