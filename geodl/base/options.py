@@ -116,7 +116,7 @@ def as_bool(value: Any, name: str) -> bool:
         return True
     if text in _FALSE:
         return False
-    raise OptionError(f"{name}={value!r} is neither true nor false.")
+    raise OptionError(f"{name}={value!r} is neither true nor false; give True or False.")
 
 
 def as_int(value: Any, name: str, *, minimum: int | None = None) -> int:

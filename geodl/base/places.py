@@ -49,7 +49,10 @@ def place(path: str | os.PathLike[str]) -> Path:
         # Another process writes beside this one: what was listed before says nothing.
         return cast(Path, upath.UPath(text, use_listings_cache=False))
     except (ValueError, ImportError) as error:
-        raise OptionError(f"{text}: nothing is known of {protocol}:// ({error})") from error
+        raise OptionError(
+            f"{text}: nothing is known of {protocol}:// ({error}). Install the package of fsspec "
+            "that knows it, or give a path of this machine."
+        ) from error
 
 
 def remote_system(path: Path) -> tuple[Any, str]:

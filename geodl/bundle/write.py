@@ -131,7 +131,8 @@ def write_package(folder: Path, files: dict[str, bytes]) -> None:
         raise
     except OSError as error:
         raise OutputError(
-            f"The model cannot be written to {folder}: {error.strerror or error}."
+            f"The model cannot be written to {folder}: {error.strerror or error}. Free space, or "
+            f"choose a folder that you may write to."
         ) from error
 
 

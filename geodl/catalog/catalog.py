@@ -54,7 +54,7 @@ class Catalog:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         text = os.fspath(root) if isinstance(root, os.PathLike) else str(root)
         if not text.strip():
-            raise OptionError("Catalog('') names no folder.")
+            raise OptionError("Catalog('') names no folder; give its path or URL.")
         remote = is_remote(text)
         self.root = place(text.rstrip("/")) if remote else Path(text).expanduser().absolute()
         self._index = Index(self.root)

@@ -170,7 +170,8 @@ def compute_statistics(
     found = running.result()
     if found is None:
         raise DataError(
-            f"The chips of {where} hold no valid pixel, so no band statistics can be computed."
+            f"The chips of {where} hold no valid pixel, so no band statistics can be computed; "
+            "look at their nodata value."
         )
     return found
 

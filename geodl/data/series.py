@@ -257,7 +257,10 @@ def _normalization(layout: SeriesLayout, channels: Sequence[int]) -> Normalizati
         running.add(layout.read(region)[list(channels)], None)
     result = running.result()
     if result is None:
-        raise OptionError(f"The regions of {layout.path} hold no finite value.")
+        raise OptionError(
+            f"The regions of {layout.path} hold no finite value in the channels chosen; choose "
+            "others, or export the regions again."
+        )
     return result.normalization()
 
 

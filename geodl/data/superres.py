@@ -80,7 +80,11 @@ class SuperResolution:
         if factor is None:
             return _from_one(samples, request)
         if len({one for _, one in found}) > 1:
-            raise DataError("The folders cannot be merged: their factors differ.")
+            factors = ", ".join(str(one or "none of their own") for _, one in found)
+            raise DataError(
+                f"The folders cannot be merged: their factors differ ({factors}). Give folders "
+                "of the same factor."
+            )
         return _from_two(samples, int(factor), request)
 
 

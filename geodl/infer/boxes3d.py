@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from geodl.base.errors import ModelDataError
 from geodl.bundle import ModelRef, load_model
 from geodl.core.oriented import OrientedBoxes
 from geodl.core.points import PointInput, PointTile, PointTileSpec
-from geodl.infer.points import attributes_of, moved
+from geodl.infer.points import attributes_of, moved, point_input
 from geodl.infer.side_by_side import side_by_side
 from geodl.io.point_cells import SortedCloud
 from geodl.nets.threads import torch_threads
@@ -144,9 +143,7 @@ class DetectedTiles:
     def compute(self, spec: PointTileSpec, tile: PointTile) -> tuple[OrientedBoxes, float]:
         """Boxes, and the seconds that they took."""
         model = load_model(self.model, self.device)
-        points = model.contract.points
-        if points is None:
-            raise ModelDataError(f"{model.contract.model_name} takes no points.")
+        points = point_input(model)
         started = time.perf_counter()
         found = tile_boxes(
             tile, model.net, model.task, points, self.device,

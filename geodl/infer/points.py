@@ -246,7 +246,7 @@ class ClassifiedTiles:
         if not core.any():
             return None, {}
         model = load_model(self.model, self.device)
-        points = _points_of(model)
+        points = point_input(model)
         logits, seconds = tile_scores(tile, model.net, model.task, points, self.device)
         found = np.empty(len(logits), self._dtype(points))
         found["source"], found["index"] = tile.source[core], tile.index[core]
@@ -276,10 +276,19 @@ class ClassifiedTiles:
         return label_dtype(points, confidence=self.confidence, probabilities=self.probabilities)
 
 
-def _points_of(model: LoadedModel) -> PointInput:
+def point_input(model: LoadedModel) -> PointInput:
+    """What a model takes of points.
+
+    Raises
+    ------
+    ModelDataError
+        It takes none.
+    """
     points = model.contract.points
     if points is None:
-        raise ModelDataError(f"{model.contract.model_name} takes no points.")
+        raise ModelDataError(
+            f"{model.contract.model_name} takes no points; give a model that was trained on them."
+        )
     return points
 
 

@@ -98,7 +98,7 @@ def read_chunk_table(layout: LasLayout, read: ReadBytes, where: str) -> ChunkTab
     """
     place = layout.find(*LASZIP_VLR)
     if place is None:
-        raise SourceError(f"{where} is said to be compressed but has no LASzip record.")
+        raise broken(where, "it is said to be compressed but has no LASzip record")
     laszip = layout.data_of(place)
     layers, variable, doubts = _read_laszip(laszip, layout, where)
     if layout.count == 0:

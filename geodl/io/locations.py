@@ -65,7 +65,10 @@ class Location:
         try:
             return fsspec.core.url_to_fs(self.text)[0]
         except (ImportError, ValueError) as error:
-            raise SourceError(f"{self.text} cannot be reached: {error}") from error
+            raise SourceError(
+                f"{self.text} cannot be reached: {error}. Give a path or an address whose protocol "
+                "fsspec knows, with its package installed."
+            ) from error
 
 
 def locate(source: str | os.PathLike[str]) -> Location:

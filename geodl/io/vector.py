@@ -257,7 +257,10 @@ def _with_geometry(
     usable = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
     lost = int((~usable).sum())
     if lost == len(frame):
-        raise DataError(f"None of the {lost} features of {label} has a geometry.")
+        raise DataError(
+            f"None of the {lost} features of {label} has a geometry; give a layer of points, lines "
+            "or polygons."
+        )
     if lost and not keep_missing:
         warnings.warn(
             f"{lost} of {len(frame)} features of {label} have no geometry and are left out.",
