@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import geopandas as gpd
     from matplotlib.figure import Figure
 
-    from geodl.tools.object_accuracy import Judged, Sides
+    from geodl.tools.accuracy_sides import Sides
+    from geodl.tools.object_accuracy import Judged
 
 _PAGE_IN = (8.3, 11.7)
 _ROWS_PER_PAGE = 40
