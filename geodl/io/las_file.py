@@ -156,6 +156,8 @@ class LasFile:
         SourceError
             Cut off, damaged, changed or out of reach; names the file.
         """
+        if self.location.kind == "local" and _size(self.location) != self.layout.size:
+            raise SourceError(f"{self.name} has changed since it was opened; open it again.")
         length = self.layout.record_length
         if self.table is None:
             start = self.layout.data_start + part.first * length

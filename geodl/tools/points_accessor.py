@@ -137,7 +137,9 @@ class PointsAccessor:
         """The points with a variable ``height_above_ground``, float32 in units of z.
 
         The ground is a triangulated surface through the points of class 2 and 8, tile by tile;
-        where a tile and its buffer hold none of them, heights are NaN.
+        where a tile and its buffer hold none of them, heights are NaN. They are worked out at
+        once, not when they are asked for: a chunk of the file's order may lie in any tile. Four
+        bytes for each point stay in memory, besides one tile.
 
         Parameters
         ----------

@@ -187,6 +187,15 @@ def test_a_header_that_names_no_area_hides_no_point(tmp_path: Path, left: list[f
     np.testing.assert_allclose(extent, (*xyz[:, :2].min(axis=0), *xyz[:, :2].max(axis=0)))
 
 
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+def test_a_file_that_was_replaced_is_told(tmp_path: Path, suffix: str) -> None:
+    path = make_cloud(tmp_path / f"a{suffix}", points=200, side=50)
+    found = geodl.open_points(path)
+    make_cloud(path, points=300, side=50)
+    with pytest.raises(SourceError, match="has changed since it was opened"):
+        found.x.compute()
+
+
 def test_the_accessor_cuts_by_bounds_as_opening_does(tmp_path: Path) -> None:
     path = make_cloud(tmp_path / "a.laz", points=2000)
     bounds = (500_020.0, 5_500_010.0, 500_060.0, 5_500_050.0)
