@@ -388,8 +388,13 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 def _explain_mismatch(folder: Path, known: dict[str, Any], settings: dict[str, Any]) -> str:
     before = known.get("settings", {})
     changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+    replaced = (
+        " The raster is another one, or a file of it was written anew since: its finished blocks "
+        "show the former."
+    )
     return (
         f"{folder} holds an unfinished run that would give another result "
-        f"(it differs in: {', '.join(changed) or 'the code that wrote it'}). Repeat the former "
+        f"(it differs in: {', '.join(changed) or 'the code that wrote it'})."
+        f"{replaced if 'source' in changed else ''} Repeat the former "
         f"call to finish it, choose another output, or pass overwrite=True to start again."
     )

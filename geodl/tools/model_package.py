@@ -6,18 +6,26 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from geodl.base.errors import BundleError, NotSupportedError, OptionError, SourceNotFoundError
+from geodl.base.errors import (
+    BundleError,
+    DataWarning,
+    NotSupportedError,
+    OptionError,
+    SourceNotFoundError,
+)
 from geodl.base.options import as_bool, check_known
-from geodl.base.places import is_remote
+from geodl.base.places import is_remote, reached
 from geodl.bundle.code import trust
 from geodl.bundle.read import Bundle, read_bundle
 from geodl.catalog.catalog import Catalog
 from geodl.catalog.chosen import chosen_catalog
+from geodl.catalog.index import ROOT_NAME
 from geodl.catalog.items import FACTS_KEY
 from geodl.infer.options import known_arguments
 from geodl.runtime.future import start
@@ -261,7 +269,8 @@ def list_models(*, gis: Any = None, future: bool = False, **kwargs: Any) -> Any:
 
     Returns
     -------
-    list of :class:`Model`, by id; those that were uninstalled are left out.
+    list of :class:`Model`, by id; those that were uninstalled are left out. Empty, with a warning,
+    where there is no catalog yet.
 
     Raises
     ------
@@ -271,7 +280,16 @@ def list_models(*, gis: Any = None, future: bool = False, **kwargs: Any) -> Any:
     check_known(kwargs, (), "list_models()")
 
     def work() -> list[Model]:
-        items = chosen_catalog(gis, "list_models()").search(kind="model")
+        catalog = chosen_catalog(gis, "list_models()")
+        items = catalog.search(kind="model")
+        # It is written with the first item.
+        if not items and not reached(catalog.root, (catalog.root / ROOT_NAME).exists):
+            warnings.warn(
+                f"There is no catalog at {catalog.root}; check its path. It is made when the first "
+                "product or model is published.",
+                DataWarning,
+                stacklevel=3,
+            )
         return [Model(item) for item in items if item.properties.get(INSTALLED_KEY) is not False]
 
     return _now_or_later(work, future)

@@ -256,6 +256,11 @@ def test_another_setting_does_not_join_an_unfinished_run(
     assert future.exception(timeout=120) is not None
     with pytest.raises(RunMismatchError, match="plan"):
         go(raster, pixel_model, path, {"tile_size": 48})
+    kept = raster.rename(tmp_path / "kept.tif")
+    write_raster(picture(200, 200, seed=1))
+    with pytest.raises(RunMismatchError, match=r"source\)\. .* written anew since"):
+        go(raster, pixel_model, path, {"tile_size": 32})
+    kept.replace(raster)
     done = go(raster, pixel_model, path, {"tile_size": 32}, block_size=100)
     manifest = json.loads((tmp_path / "map.tif.manifest.json").read_text())
     assert manifest["layout"]["block_px"] == 16

@@ -10,6 +10,7 @@ import pytest
 
 import geodl
 from geodl.base.errors import (
+    DataWarning,
     NotSupportedError,
     OfflineWarning,
     OptionError,
@@ -79,6 +80,11 @@ def test_the_environment_names_a_catalog(catalog, monkeypatch):
     assert len(list_models()) == 1
     with pytest.raises(UnknownOptionError, match="gsi"):
         list_models(gsi=catalog)
+
+
+def test_a_catalog_that_is_not_there_is_told(tmp_path):
+    with pytest.warns(DataWarning, match=r"no catalog at .*typo"):
+        assert list_models(gis=str(tmp_path / "typo")) == []
 
 
 def test_a_definition_in_memory_is_a_model(tmp_path):
