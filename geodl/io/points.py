@@ -68,6 +68,10 @@ class PointReader:
     def field(self, points: CloudPoints, name: str) -> np.ndarray:
         return self.cloud.field(points, name)
 
+    def nothing(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        """What a cloud without points has of a dimension."""
+        return np.zeros(shape, dtype)
+
 
 # By what is read, and by the names of the arrays that read it.
 _shared: WeakValueDictionary[str, PointReader] = WeakValueDictionary()
@@ -136,7 +140,11 @@ def _lazy_fields(
         graph = HighLevelGraph(layers, {read: set(), key: {read}})
         tail = () if columns is None else ((columns,),)
         if not cloud.parts:
-            arrays[name] = da.zeros((0, *[c[0] for c in tail]), dtype=dtype)
+            # A task holds the reader, by which the Dataset is known.
+            shape = (0, *[c[0] for c in tail])
+            nothing: dict[str, Any] = {key: {(key, 0, *rest): (reader.nothing, shape, dtype)}}
+            graph = HighLevelGraph(nothing, {key: set()})
+            arrays[name] = da.Array(graph, key, chunks=((0,), *tail), dtype=dtype)
             continue
         arrays[name] = da.Array(graph, key, chunks=(cloud.counts, *tail), dtype=dtype)
     return arrays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import warnings
 from dataclasses import replace
@@ -166,6 +167,14 @@ def test_points_outside_the_bounds_keep_their_class(
     np.testing.assert_array_equal(
         codes(tmp_path / "a.laz"), np.where(inside, 6, np.asarray(read.classification))
     )
+
+
+def test_bounds_that_hold_no_point_change_none(cloud: Path, model: Path, tmp_path: Path) -> None:
+    nowhere = geodl.open_points(cloud, bounds=(0, 0, 1, 1))
+    assert nowhere.compute().sizes["point"] == 0
+    gc.collect()
+    classify_points(nowhere, model, tmp_path / "a.laz", progress=False)
+    np.testing.assert_array_equal(codes(tmp_path / "a.laz"), codes(cloud))
 
 
 def test_a_changed_dataset_is_refused(cloud: Path, model: Path, tmp_path: Path) -> None:
