@@ -65,10 +65,9 @@ def job_source(raster: Any, contract: ModelContract, context: RunContext) -> Ras
     GridMismatchError
         A pair cannot be brought onto one grid.
     """
-    images = getattr(MODELS.get(contract.model_name), "images", 1)
     if not isinstance(raster, RasterPair):
         return _opened(raster, contract, _all_bands(contract), context)
-    if images != 2:
+    if _images(contract) != 2:
         raise ModelDataError(
             f"{contract.model_name} takes one raster; a model that compares two, such as "
             "ChangeDetector, is needed here."
@@ -77,6 +76,11 @@ def job_source(raster: Any, contract: ModelContract, context: RunContext) -> Ras
     before = _opened(raster.before, contract, first, context)
     after = _fit_bands(open_source(raster.after), contract, second)
     return PairedRaster.of(before, after)
+
+
+def _images(contract: ModelContract) -> int:
+    """How many images of the same ground a model looks at."""
+    return int(getattr(MODELS.get(contract.model_name), "images", 1))
 
 
 def _opened(
@@ -125,7 +129,8 @@ def _fit_bands(source: RasterSource, contract: ModelContract, bands: _Bands) -> 
             f"{source.name} has {source.count} bands "
             f"({', '.join(source.band_names) or 'unnamed'}); {contract.model_name} was trained on "
             f"{bands.count}{trained}. Choose the bands: "
-            f"geodl.open_raster(path, bands=[...]).{bands_note(source)}"
+            f"geodl.open_raster(path, bands=[...]).{_pair_note(contract, bands)}"
+            f"{bands_note(source)}"
         )
     if source.dtype.kind == "c":
         raise ModelDataError(
@@ -141,6 +146,16 @@ def _fit_bands(source: RasterSource, contract: ModelContract, bands: _Bands) -> 
     if numbers == list(range(1, source.count + 1)):
         return source
     return open_source(source, bands=numbers)
+
+
+def _pair_note(contract: ModelContract, bands: _Bands) -> str:
+    """What to do with one raster and a model that compares two; empty for other models."""
+    if bands.count < contract.source_bands or _images(contract) != 2:
+        return ""
+    return (
+        " It compares two images: give both to detect_change_using_deep_learning, or stack them, "
+        'the earlier first: xarray.concat([before, after], "band").'
+    )
 
 
 def _as_trained(source: RasterSource, contract: ModelContract, context: RunContext) -> RasterSource:

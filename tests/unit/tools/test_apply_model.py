@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 
 import geodl
-from geodl.base.errors import DataWarning
-from geodl.testing.tiny import tiny_model
+from geodl.base.errors import DataWarning, ModelDataError
+from geodl.testing.tiny import tiny_change_model, tiny_model
 from geodl.tools.classify_pixels import classify_pixels
 
 ROWS, COLS = 60, 70
@@ -89,3 +89,17 @@ def test_an_answer_on_other_cells_keeps_its_own_axes(tmp_path: Path) -> None:
     answer = geodl.apply_model(array(NORTH_TO_SOUTH, WEST_TO_EAST, ("lat", "lon")), str(model))
     assert answer.dims == ("band", "y", "x")
     assert answer.shape == (1, ROWS // 2, COLS // 2)
+
+
+def test_a_model_that_compares_takes_both_images_as_one_stack(tmp_path: Path) -> None:
+    model = tiny_change_model(tmp_path / "change")
+    before = array(NORTH_TO_SOUTH, WEST_TO_EAST)
+    with pytest.raises(ModelDataError, match=r"xarray\.concat\(\[before, after\]"):
+        geodl.apply_model(before, str(model))
+    after = before.copy(data=np.where(before > 100, 255, before).astype(np.uint8))
+    answer = geodl.apply_model(xr.concat([before, after], "band"), str(model))
+    # Change is a growth by more than a quarter of 255.
+    grown = (after.astype(float) - before).isel(band=0) > 0.25 * 255
+    assert int(grown.sum()) > 0
+    assert int((answer.isel(band=0) == 1).where(~grown, False).sum()) <= ROWS
+    assert int((answer.isel(band=0) == 0).where(grown, False).sum()) <= ROWS
