@@ -131,6 +131,10 @@ class _Copy:
         if layout.waveform_start and not inside:
             # LAS 1.3 has waveform packets behind the points that no list of records names.
             tail.insert(0, (layout.waveform_start, layout.size - layout.waveform_start))
+        end = layout.data_start + layout.count * layout.record_length
+        if not (tail or packed or layout.compressed) and layout.size > end:
+            # What some programs append names nobody, but it is the file's.
+            tail.append((end, layout.size - end))
         return cls(
             file=file,
             head=bytes(header) + b"".join(vlrs) + gap,

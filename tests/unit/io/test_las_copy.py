@@ -107,6 +107,15 @@ def assert_same_but_class_without(before: Any, after: Any, left_out: str) -> Non
             np.testing.assert_array_equal(np.asarray(before[name]), np.asarray(after[name]))
 
 
+@pytest.mark.parametrize("columns", [False, True])
+def test_bytes_behind_the_points_stay(tmp_path: Path, columns: bool) -> None:
+    source, target = make_cloud(tmp_path / "a.las", points=50), tmp_path / "b.las"
+    source.write_bytes(source.read_bytes() + b"appended by a program")
+    before, after = relabelled(source, target, columns=columns)
+    assert_same_but_class(before, after)
+    assert target.read_bytes().endswith(b"appended by a program")
+
+
 def test_packed_copy_keeps_every_byte_before_the_points(tmp_path: Path) -> None:
     file = make_cloud(tmp_path / "a.laz", points=120_000, point_format=7)
     relabelled(file, tmp_path / "b.laz")
