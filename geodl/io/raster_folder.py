@@ -51,7 +51,8 @@ def _rasters(item: Any) -> list[str]:
     if not glob.has_magic(text) or path.exists():
         return []
     found = _inputs(glob.glob(text, recursive=True))
-    if not found:
+    # ``NETCDF:"a[1].nc":rain`` is a name that GDAL understands.
+    if not found and ":" not in text:
         raise SourceNotFoundError(f"No file matches {text}; check the pattern.")
     return found
 

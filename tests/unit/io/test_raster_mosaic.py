@@ -212,3 +212,11 @@ def test_a_folder_of_no_rasters_says_what_was_expected(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=r"empty.*no raster"):
         open_source(tmp_path / "empty")
+
+
+def test_names_that_gdal_understands_are_no_patterns(make_tif, noise):
+    data = noise(2, 4, 8)
+    name = f"GTIFF_DIR:1:{make_tif(data, 'a[1].tif')}"
+    np.testing.assert_array_equal(
+        open_source(name).read(Window(row=0, col=0, height=4, width=8)).data, data
+    )
