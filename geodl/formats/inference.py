@@ -35,6 +35,7 @@ _DECIDED_BY_CALLER = frozenset(
     }
 )
 _ALIASES = {"Labelled_Tiles": "Labeled_Tiles"}
+_CLOUD_SUFFIXES = (".las", ".laz")
 _ROOT_FILES = (ESRI_EMD, ESRI_MAP, ESRI_STATS)
 
 
@@ -128,6 +129,11 @@ def _by_parts(path: Path) -> str:
             emd = read_metadata(dimension / ESRI_EMD)
             if emd:
                 return "ClimaX" if _is_series_of_tiles(emd) else "PSETAE"
+    if any(entry.suffix.lower() in _CLOUD_SUFFIXES for entry in path.iterdir()):
+        raise FormatError(
+            f"{path} holds point clouds, not blocks of them; cut them with "
+            "export_point_dataset(folder, output) and give the output."
+        )
     # Opening explains what is missing, and where.
     return open_export(path).metadata_mode
 

@@ -54,7 +54,7 @@ def _colours(given: Any) -> dict[int, tuple[int, int, int]]:
         raise OptionError(f"color_mapping={given!r} is no dict of class code to colour.")
     found = {}
     for code, colour in given.items():
-        parts = list(colour) if isinstance(colour, (list, tuple)) else []
+        parts = np.ravel(colour).tolist() if isinstance(colour, (list, tuple, np.ndarray)) else []
         if len(parts) != 3 or not all(isinstance(p, int) and 0 <= p <= 255 for p in parts):
             raise OptionError(f"color_mapping: {colour!r} is no red, green, blue of 0..255.")
         found[as_int(code, "color_mapping")] = (parts[0], parts[1], parts[2])

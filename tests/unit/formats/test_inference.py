@@ -60,6 +60,12 @@ def test_exports_of_points_are_known_by_their_files(tmp_path, write, expected):
     assert infer_dataset_type(folder) == infer_dataset_type(folder / "train") == expected
 
 
+def test_a_folder_of_clouds_is_told_from_an_export_of_them(tmp_path):
+    (tmp_path / "a.LAZ").touch()
+    with pytest.raises(FormatError, match="export_point_dataset"):
+        infer_dataset_type(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [(("A", "B"), "CycleGAN"), (("train_A_C", "train_B"), "WNet_cGAN")],

@@ -196,7 +196,7 @@ def test_las_files_are_classified(
 def test_pictures_take_the_documented_arguments(trained: RandLANet) -> None:
     with pytest.warns(DataWarning, match="max_display_point"):
         figure = trained.show_results(
-            1, color_mapping={6: (1, 2, 3)}, mask_class=[2], width=400, height=300,
+            1, color_mapping={6: np.array([1, 2, 3])}, mask_class=[2], width=400, height=300,
             max_display_point=50,
         )  # fmt: skip
     assert (figure.layout.width, figure.layout.height) == (400, 300)
