@@ -88,7 +88,7 @@ def test_overfitted_crowns_are_found_where_they_are(sample_data: Path, tmp_path:
     iou = shared / shapely.area(shapely.union(one, other))
     met = np.zeros(len(truth))
     np.maximum.at(met, pairs[1], iou)
-    assert (met > 0.5).mean() > 0.6, "most labelled crowns have a box that lies on them"
+    assert (met > 0.5).mean() > 0.5, "most labelled crowns have a box that lies on them"
 
 
 @pytest.mark.parametrize("bands", [3, 8])
