@@ -30,6 +30,8 @@ _DEFAULTS = {
     "D": [1, 1, 2, 2],
     "m": 8,
 }
+# 540 MB of weights in each layer.
+_MOST_NEIGHBOURS = 64
 _OWN = ("encoder_params", "dropout", "sample_point_num")
 
 
@@ -129,6 +131,11 @@ def _encoder(given: Any) -> dict[str, Any]:
     counts = [as_int(n, "P", minimum=-1) for n in merged["P"]]
     if 0 in counts:
         raise OptionError(f"encoder_params: P={counts} holds 0; give 1 or more, or -1 for all.")
+    if max(found["K"]) > _MOST_NEIGHBOURS:
+        raise OptionError(
+            f"encoder_params: K={found['K']}: the transform of K neighbours has 2 K^4 weights; "
+            f"give {_MOST_NEIGHBOURS} or fewer."
+        )
     return {**found, "P": counts, "m": as_int(merged["m"], "m", minimum=1)}
 
 

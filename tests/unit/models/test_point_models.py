@@ -218,6 +218,7 @@ def test_pictures_take_the_documented_arguments(trained: RandLANet) -> None:
         (RandLANet, {"class_weights": {3: 1.0}}, "class_weights"),
         (SQNSeg, {"focal_loss": "maybe"}, "focal_loss"),
         (PointCNN, {"encoder_params": {"P": [0, 1, 2, 3]}}, "P="),
+        (PointCNN, {"encoder_params": {"K": [12, 16, 16, 1000]}}, "64 or fewer"),
         (PointCNN, {"dropout": 1.0}, "dropout"),
         (PointCNN, {"sample_point_num": 0}, "sample_point_num"),
     ],
