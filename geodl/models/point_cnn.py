@@ -30,7 +30,7 @@ _DEFAULTS = {
     "D": [1, 1, 2, 2],
     "m": 8,
 }
-# 540 MB of weights in each layer.
+# 134 MB of weights in each transform, of which a network has two per layer.
 _MOST_NEIGHBOURS = 64
 _OWN = ("encoder_params", "dropout", "sample_point_num")
 
