@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import shapely
 
 from geodl.base.errors import DataError, DataWarning, ModelDataError, PlanError
 from geodl.base.files import sha256_json
@@ -26,7 +27,7 @@ from geodl.infer.memory import block_bytes
 from geodl.infer.objects import ObjectBlocks, ObjectOptions
 from geodl.infer.options import RunContext, TileOptions, run_context, tile_options
 from geodl.infer.pixels import PixelBlocks, PixelOptions
-from geodl.io.crs import crs_label, metres_per_unit
+from geodl.io.crs import crs_label, full_turn, metres_per_unit
 from geodl.io.extent import extent_window
 from geodl.io.vector import features_on_grid
 from geodl.tools.device import run_device
@@ -218,7 +219,8 @@ def _extent(context: RunContext, source: RasterSource) -> Window | None:
 
 
 def _area(mask: Any, plan: TilePlan, name: str) -> Area:
-    area = Area.of(features_on_grid(mask, plan.grid).geometry.to_numpy())
+    geometries = features_on_grid(mask, plan.grid).geometry.to_numpy()
+    area = Area.of(_all_around(geometries, plan.grid))
     if not area.polygons:
         raise DataError("context mask has no polygons; give features that cover the area to map")
     if not area.meets(plan.grid, plan.extent):
@@ -228,6 +230,17 @@ def _area(mask: Any, plan: TilePlan, name: str) -> Area:
             f"{crs_label(plan.grid.crs)}; see that the CRS of both are stated rightly."
         )
     return area
+
+
+def _all_around(geometries: np.ndarray, grid: GeoGrid) -> np.ndarray:
+    """Geometries in degrees, also a turn further where the raster reaches there (0..360)."""
+    turn = full_turn(grid.crs)
+    west, _, east, _ = grid.bounds
+    if turn is None or (west >= -turn / 2 and east <= turn / 2):
+        return geometries
+    east_of = shapely.transform(geometries, lambda xy: xy + np.array([turn, 0]))
+    west_of = shapely.transform(geometries, lambda xy: xy - np.array([turn, 0]))
+    return np.concatenate([geometries, east_of, west_of])
 
 
 def product_bands(job: Job) -> tuple[int, np.dtype[Any], float, list[str]]:

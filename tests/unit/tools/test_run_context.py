@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from rasterio.transform import from_origin
 
 import geodl
 from geodl.base.errors import (
@@ -146,3 +147,30 @@ def test_a_folder_is_no_name_for_a_product(raster: Path, pixel_model: Path) -> N
     with pytest.raises(OptionError, match="is a folder; name a file in it"):
         go(raster, pixel_model, raster.parent)
     assert not list(raster.parent.parent.glob("*.tif"))
+
+
+@pytest.mark.parametrize(
+    ("west", "box", "columns"),
+    [
+        (178, (-180, -10, -179, 10), slice(2, 3)),
+        (-182, (179, -10, 180, 10), slice(1, 2)),
+        (340, (-15, -10, -10, 10), slice(5, 10)),
+        (178, (179, -10, 180, 10), slice(1, 2)),
+    ],
+)
+def test_longitudes_of_a_mask_mean_the_same_place_a_turn_further(
+    write_raster: Any,
+    pixel_model: Path,
+    tmp_path: Path,
+    west: float,
+    box: tuple[float, ...],
+    columns: slice,
+) -> None:
+    data = np.full((3, 30, 20), 200, np.uint8)
+    degrees = from_origin(west, 15, 1, 1)
+    raster = write_raster(data, "degrees.tif", crs="EPSG:4326", transform=degrees)
+    mask = gpd.GeoDataFrame(geometry=[shapely.box(*box)], crs=4326)
+    found = go(raster, pixel_model, tmp_path / "map.tif", mask=mask).values[0] != 255
+    expected = np.zeros((30, 20), bool)
+    expected[5:25, columns] = True
+    np.testing.assert_array_equal(found, expected)
