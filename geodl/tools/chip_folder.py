@@ -297,8 +297,13 @@ def _sub_folders(path: Path) -> list[Path]:
 
 def remove_parts(path: Path) -> None:
     """Delete half-written files that a killed run has left."""
-    for name in _FOLDERS:
-        for folder in (path / name, *_sub_folders(path / name)):
-            for entry in list(folder.iterdir()) if folder.is_dir() else ():
-                if _PART.match(entry.name):
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+    below = [f for name in _FOLDERS for f in (path / name, *_sub_folders(path / name))]
+    for folder in (path, *below):
+        for entry in list(folder.iterdir()) if folder.is_dir() else ():
+            if is_part(entry.name):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def is_part(name: str) -> bool:
+    """Whether a file or folder of that name was being written, and has not got its own name."""
+    return _PART.match(name) is not None

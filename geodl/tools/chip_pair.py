@@ -11,7 +11,7 @@ from geodl.base.files import read_json
 from geodl.io.manifest import manifest_path
 from geodl.runtime.future import RunFuture
 from geodl.tools.chip_export import ExportCall, absolute
-from geodl.tools.chip_folder import ExportFolder
+from geodl.tools.chip_folder import ExportFolder, is_part, remove_parts
 from geodl.tools.chip_job import ExportInput
 
 SIDES = ("A", "B")
@@ -77,9 +77,12 @@ class PairCall:
 
 def _refuse_strangers(root: Path) -> None:
     own = {*SIDES, *(manifest_path(root / name).name for name in SIDES)}
-    strange = sorted(set(os.listdir(root)) - own) if root.is_dir() else []
+    there = set(os.listdir(root)) if root.is_dir() else set()
+    # What a killed run was writing is no stranger.
+    strange = sorted(name for name in there - own if not is_part(name))
     if strange:
         raise OutputExistsError(
             f"{root} is not empty and holds no pair of exports (there is {strange[0]!r}); choose "
             "another output_location, or pass overwrite=True to write beside that."
         )
+    remove_parts(root)

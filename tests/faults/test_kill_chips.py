@@ -130,6 +130,28 @@ def test_a_killed_export_ends_with_the_same_folder(
     killed_and_resumed(mode, inputs, tmp_path, [20], ended)
 
 
+def test_a_table_that_a_kill_left_half_written_is_removed(
+    inputs: tuple[Path, Path, Path], tmp_path: Path, ended: Ended
+) -> None:
+    mode, out = "PASCAL_VOC_rectangles", tmp_path / "out"
+    assert killed(20, mode, inputs, out, ended)
+    half = out / ".map.txt.k1.part"
+    half.write_text("half")
+    whole(mode, inputs, out)
+    assert not half.exists()
+
+
+def test_the_half_manifest_of_a_killed_pair_is_no_stranger(
+    inputs: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    half = out / ".A.manifest.json.k3.part"
+    half.write_text("half")
+    whole("CycleGAN", inputs, out)
+    assert not half.exists()
+
+
 @pytest.mark.parametrize("share", [0.4, 1.3], ids=["side A", "side B"])
 def test_a_pair_killed_on_either_side_ends_with_the_same_folders(
     inputs: tuple[Path, Path, Path], tmp_path: Path, ended: Ended, share: float
