@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -38,7 +39,7 @@ class Traced:
     facts: Mapping[str, Any]
 
 
-class ExportsNetwork:
+class ExportsNetwork(ABC):
     """``torchscript`` writes ``<name>.torchscript.pt``, ``ONNX`` writes ``<name>.onnx``.
 
     The ONNX file says in its metadata what it is, in geodl's words and in those of the QGIS plugin
@@ -47,8 +48,9 @@ class ExportsNetwork:
 
     frameworks: ClassVar[tuple[str, ...]] = ("PyTorch", "torchscript", "ONNX", "TF-ONNX", "TF-ONXX")
 
+    @abstractmethod
     def _traced(self) -> Traced:
-        raise NotImplementedError
+        """The model's network with what its file says of it."""
 
     def exported(self, framework: str) -> dict[str, bytes]:
         """Content by the file's suffix.

@@ -31,6 +31,7 @@ class PairCall:
         root = self._root()
         if not self.call.overwrite:
             _refuse_strangers(root)
+            remove_parts(root)
         sides = self._sides(root)
         finished = [self._finished(side) for side in sides]
         for side, done in zip(sides, finished, strict=True):
@@ -85,4 +86,3 @@ def _refuse_strangers(root: Path) -> None:
             f"{root} is not empty and holds no pair of exports (there is {strange[0]!r}); choose "
             "another output_location, or pass overwrite=True to write beside that."
         )
-    remove_parts(root)
